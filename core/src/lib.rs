@@ -1,1 +1,3 @@
-//! Room not yet furnished.
+//! Every decision of the cluster, and no I/O.
+pub mod id;
+pub mod ring;

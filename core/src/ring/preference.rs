@@ -1,0 +1,58 @@
+//! The preference list: the nodes that a walk clockwise from a token meets, each once.
+//!
+//! In: a ring and a token. Out: node ids; the first N are the primaries, the rest the stand-ins
+//! in their order. Zones: the primaries take a node of a zone not yet present while there is
+//! one, so that N copies lie in min(N, zones) zones. Absent: who is up.
+
+use super::{Ring, Token};
+use crate::id::NodeId;
+
+impl Ring {
+    /// The first `count` nodes of the walk from `token`, fewer if the ring has fewer. Of them,
+    /// the first `n` are spread over zones; stand-ins follow in plain walk order.
+    pub fn preference(&self, token: Token, n: usize, count: usize) -> Vec<NodeId> {
+        let count = count.min(self.nodes.len());
+        let mut walk: Vec<u32> = Vec::with_capacity(count);
+        let zoned = self.nodes.iter().any(|node| !node.zone.is_empty());
+        let wanted = if zoned { self.nodes.len() } else { count };
+        let start = self.points.partition_point(|(point, _)| *point < token.0);
+        for step in 0..self.points.len() {
+            if walk.len() == wanted {
+                break;
+            }
+            let (_, index) = self.points[(start + step) % self.points.len()];
+            if !walk.contains(&index) {
+                walk.push(index);
+            }
+        }
+        if zoned {
+            self.spread(&mut walk, n);
+        }
+        walk.truncate(count);
+        walk.into_iter().map(|index| self.nodes[index as usize].id).collect()
+    }
+
+    /// The primaries of `token`.
+    pub fn primaries(&self, token: Token, n: usize) -> Vec<NodeId> {
+        self.preference(token, n, n)
+    }
+
+    /// Moves nodes of zones not yet present to the front, among the first `n`, keeping the walk
+    /// order otherwise.
+    fn spread(&self, walk: &mut Vec<u32>, n: usize) {
+        let zone = |index: u32| self.nodes[index as usize].zone.as_str();
+        for place in 1..n.min(walk.len()) {
+            let fresh = walk[place..]
+                .iter()
+                .position(|&candidate| walk[..place].iter().all(|&taken| zone(taken) != zone(candidate)));
+            match fresh {
+                Some(0) => {}
+                Some(further) => {
+                    let moved = walk.remove(place + further);
+                    walk.insert(place, moved);
+                }
+                None => break,
+            }
+        }
+    }
+}
