@@ -1,1 +1,33 @@
-//! Room not yet furnished.
+//! Runs merge functions written by users, in wasmtime, so that they cannot hurt (P7) and answer alike everywhere (P8).
+//!
+//! ```text
+//!   upload ──► load ──► compiled component          registry, by BLAKE3 hash
+//!                              │
+//!   Call ──► Host::call ──► fresh instance ──► Answer | Failure, and Stats
+//!                              │ fuel, memory, watchdog, bounded log
+//! ```
+//!
+//! In come uploads and questions as plain data; out go answers or typed failures. A failure is never turned into a
+//! value here or anywhere (R7). Deliberately absent: threads to run calls on, files, the network, and the knowledge
+//! of keyspaces, quorums and causality: the server has those.
+//!
+//! Reading order: [`Limits`], [`Call`], [`Host`], then `engine`, `load`, `sandbox`; then [`laws`].
+
+mod bindings;
+mod breaker;
+mod call;
+mod convert;
+mod engine;
+mod error;
+mod host;
+mod limits;
+mod load;
+mod plugin;
+mod sandbox;
+
+pub use breaker::{Breaker, BreakerOptions, Change, Permit};
+pub use call::{Answer, Call, Failure, KeyInfo, RejectionKind, Sibling, Stats};
+pub use error::Error;
+pub use host::Host;
+pub use limits::Limits;
+pub use plugin::{Description, Loaded, NotAHash, PluginHash, World};
