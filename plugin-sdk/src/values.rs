@@ -1,0 +1,47 @@
+//! Small conveniences on the types of the contract.
+
+use crate::{Content, Dot, Rejection, RejectionKind, Sibling};
+
+impl Sibling {
+    /// The bytes; none for a tombstone.
+    pub fn value(&self) -> Option<&[u8]> {
+        match &self.content {
+            Content::Value(value) => Some(value),
+            Content::Tombstone => None,
+        }
+    }
+
+    /// When it was written, as a number that compares as the stamps do; equal ones are told apart by the last dot.
+    pub fn order(&self) -> (u64, u32, Option<(u64, u64)>) {
+        (self.at.millis, self.at.logical, self.dots.iter().map(Dot::order).max())
+    }
+}
+
+impl Dot {
+    /// As a pair, which compares.
+    pub fn order(&self) -> (u64, u64) {
+        (self.actor, self.counter)
+    }
+}
+
+impl Rejection {
+    /// It cannot be decoded.
+    pub fn malformed(message: impl Into<String>) -> Rejection {
+        Rejection { kind: RejectionKind::Malformed, message: message.into() }
+    }
+
+    /// It was written by a version that this plugin does not know.
+    pub fn unsupported_version(message: impl Into<String>) -> Rejection {
+        Rejection { kind: RejectionKind::UnsupportedVersion, message: message.into() }
+    }
+
+    /// It is larger than this plugin works with.
+    pub fn too_large(message: impl Into<String>) -> Rejection {
+        Rejection { kind: RejectionKind::TooLarge, message: message.into() }
+    }
+
+    /// It is well-formed but not allowed.
+    pub fn forbidden(message: impl Into<String>) -> Rejection {
+        Rejection { kind: RejectionKind::Forbidden, message: message.into() }
+    }
+}
