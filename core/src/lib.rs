@@ -1,3 +1,29 @@
 //! Every decision of the cluster, and no I/O.
+//!
+//! One door, [`Node::handle`]: an [`event::Event`] comes in, [`event::Effect`]s go out. Time and
+//! randomness come in too, so the same events give the same effects everywhere; the simulator
+//! runs this very code.
+//!
+//! In reading order: [`id`] · [`ring`] (who holds a key) · [`version`] (what a key holds) ·
+//! [`request`], [`message`], [`event`], [`plugin`], [`admin`] (what is said at the door) · [`node`] (who routes it)
+//! · `coordinator` (puts and gets at a quorum) · `replica` (a node's own copy) · [`catalog`],
+//! `keyspaces` (policies and plugins) · [`boot`], [`storage_key`], [`fold`], [`wire`].
+//!
+//! Absent on purpose: clocks, threads, files, sockets, Wasm, randomly seeded maps (see
+//! `clippy.toml`), and any other room of this project.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod boot;
+pub mod catalog;
+pub mod config;
+pub mod event;
+pub mod fold;
 pub mod id;
+pub mod message;
+pub mod plugin;
+pub mod request;
 pub mod ring;
+pub mod storage_key;
+pub mod version;
+pub mod wire;

@@ -1,0 +1,57 @@
+//! What a node knows from the start: itself, the members, its patience.
+//!
+//! In: the shell's validated configuration. Out: a typed struct. Absent: files and defaults of
+//! the shell.
+
+use crate::catalog::PluginEntry;
+use crate::id::NodeId;
+use crate::ring::RingNode;
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// For people; the id follows from it.
+    pub name: String,
+    /// As the ring sees it.
+    pub ring: RingNode,
+}
+
+/// A node's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node; one of the members.
+    pub node: NodeId,
+    /// All members, this one included.
+    pub members: Vec<Member>,
+    /// Shared by all nodes; seals contexts.
+    pub cluster_secret: Vec<u8>,
+    /// Compiled and at hand on every node.
+    pub built_in: Vec<PluginEntry>,
+    /// Patience of requests that do not say theirs.
+    pub timeout_ms: u64,
+    /// Longest patience that a request may ask for.
+    pub timeout_ms_max: u64,
+    /// After so long without an answer a read asks one more replica.
+    pub hedge_ms: u64,
+    /// How often catalogs are compared with the peers'.
+    pub catalog_period_ms: u64,
+    /// Requests in flight beyond which new ones are shed.
+    pub in_flight_max: usize,
+}
+
+impl Config {
+    /// With default patience.
+    pub fn new(node: NodeId, members: Vec<Member>, cluster_secret: Vec<u8>) -> Config {
+        Config {
+            node,
+            members,
+            cluster_secret,
+            built_in: Vec::new(),
+            timeout_ms: 2_000,
+            timeout_ms_max: 60_000,
+            hedge_ms: 20,
+            catalog_period_ms: 1_000,
+            in_flight_max: 20_000,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What comes in by the one door, and what goes out.
+//!
+//! ```text
+//!   clients ─┐                              ┌─▶ replies
+//!   peers   ─┤   Node::handle(now, Event)   ├─▶ messages
+//!   storage ─┼─▶            │              ─┼─▶ reads, writes
+//!   plugins ─┤              ▼               ├─▶ plugin calls
+//!   timers  ─┘           Effects            └─▶ notices
+//! ```
+//!
+//! Storage's and plugins' answers come back through the same door as the network's, so a
+//! simulator may delay, reorder, drop or fail any of them. Absent: anything that waits.
+
+use crate::admin::{AdminReply, AdminRequest};
+use crate::id::{ClientTicket, Dot, NodeId, PluginHash, Ticket};
+use crate::message::Message;
+use crate::plugin::{PluginAnswer, PluginCall, PluginFacts};
+use crate::request::{Outcome, Request};
+use bytes::Bytes;
+
+/// Something happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client asks.
+    Client {
+        /// To find it again.
+        ticket: ClientTicket,
+        /// What it asks.
+        request: Request,
+    },
+    /// An operator asks.
+    Admin {
+        /// To find it again.
+        ticket: ClientTicket,
+        /// What it asks.
+        request: AdminRequest,
+    },
+    /// A peer says something. Any link may lose, delay or repeat it.
+    Message {
+        /// Who; proven by the link.
+        from: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// The link to a peer came up or went down: a hint about who can be reached, no promise.
+    Link {
+        /// Which.
+        peer: NodeId,
+        /// Up or down.
+        up: bool,
+    },
+    /// A read is done.
+    ReadDone {
+        /// Of the effect.
+        ticket: Ticket,
+        /// The record, folded; None if there is none.
+        result: Result<Option<Record>, StorageFailure>,
+    },
+    /// Writes are done: all of them durable as asked for, or none known to be.
+    WritesDone {
+        /// Of the effects.
+        tickets: Vec<Ticket>,
+        /// How it went.
+        result: Result<(), StorageFailure>,
+    },
+    /// A plugin call is done.
+    PluginDone {
+        /// Of the effect.
+        ticket: Ticket,
+        /// Its answer, or why there is none.
+        answer: PluginAnswer,
+    },
+    /// A module was compiled, or refused.
+    PluginLoaded {
+        /// Which.
+        hash: PluginHash,
+        /// What it says of itself, or why it was refused.
+        result: Result<PluginFacts, String>,
+    },
+    /// The time asked for by [`crate::Node::next_deadline`] has come (or any other).
+    TimerFired,
+}
+
+/// What storage keeps for one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Clock and metadata.
+    pub head: Bytes,
+    /// Values.
+    pub body: Bytes,
+}
+
+/// Why storage could not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageFailure {
+    /// The record is damaged: never "not found".
+    Corrupt(String),
+    /// Try later.
+    Overloaded,
+    /// Anything else: the node is about to stop.
+    Failed(String),
+}
+
+/// Something to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Tell a client.
+    Reply {
+        /// Which.
+        ticket: ClientTicket,
+        /// What.
+        outcome: Outcome,
+    },
+    /// Tell an operator.
+    AdminReply {
+        /// Which.
+        ticket: ClientTicket,
+        /// What.
+        reply: AdminReply,
+    },
+    /// Tell a peer; dropped without a word if the link is down or full.
+    Send {
+        /// Whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Read a key; answered by [`Event::ReadDone`].
+    Read {
+        /// To find it again.
+        ticket: Ticket,
+        /// The storage key.
+        key: Bytes,
+    },
+    /// Write, all or nothing, in the order of the effects; answered by [`Event::WritesDone`].
+    Write {
+        /// To find it again.
+        ticket: Ticket,
+        /// What.
+        ops: Vec<WriteOp>,
+        /// When it counts as done.
+        durability: Durability,
+    },
+    /// Call a plugin; answered by [`Event::PluginDone`].
+    Plugin {
+        /// To find it again.
+        ticket: Ticket,
+        /// Which.
+        plugin: PluginHash,
+        /// What to ask.
+        call: PluginCall,
+    },
+    /// Compile a module and keep it at hand; answered by [`Event::PluginLoaded`].
+    LoadPlugin {
+        /// Its identity.
+        hash: PluginHash,
+        /// Its bytes.
+        module: Bytes,
+    },
+    /// Something an operator or a metric wants to know.
+    Notice(Notice),
+}
+
+/// One change of one storage key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteOp {
+    /// Replaces everything older.
+    Put {
+        /// The storage key.
+        key: Bytes,
+        /// The whole state.
+        record: Record,
+    },
+    /// Folds with what is there (see [`crate::fold`]).
+    Merge {
+        /// The storage key.
+        key: Bytes,
+        /// A fragment.
+        record: Record,
+    },
+    /// Removes it.
+    Remove {
+        /// The storage key.
+        key: Bytes,
+    },
+}
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Synced.
+    #[default]
+    Sync,
+    /// Written; synced every few milliseconds.
+    Interval,
+    /// Written.
+    None,
+}
+
+/// What happened that nobody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A peer holds a counter of ours that we never issued: our data is older than what left us.
+    /// A new actor was taken.
+    Amnesia {
+        /// What was seen.
+        seen: Dot,
+        /// The highest we issued.
+        issued: u64,
+    },
+    /// One dot, two values: kept what was here (a hard error, never merged).
+    DotReused {
+        /// Which.
+        dot: Dot,
+        /// The storage key.
+        key: Bytes,
+    },
+    /// A plugin gave no answer (R7).
+    PluginFailed {
+        /// Which.
+        plugin: PluginHash,
+        /// In which keyspace.
+        keyspace: String,
+        /// Why.
+        reason: String,
+    },
+    /// Automatic resolutions of this key stopped (R11).
+    BreakerTripped {
+        /// In which keyspace.
+        keyspace: String,
+        /// Which key.
+        key: Bytes,
+    },
+    /// A key's context names many actors.
+    LargeContext {
+        /// In which keyspace.
+        keyspace: String,
+        /// Which key.
+        key: Bytes,
+        /// How many.
+        actors: usize,
+    },
+    /// A record on disk does not decode or its block is damaged.
+    CorruptRecord {
+        /// The storage key.
+        key: Bytes,
+        /// Why.
+        reason: String,
+    },
+    /// A replica that lagged was sent the newer state.
+    ReadRepair {
+        /// Which.
+        replica: NodeId,
+    },
+    /// A resolution was stored by this node as the key's owner (R3).
+    WroteBack {
+        /// In which keyspace.
+        keyspace: String,
+        /// Which key.
+        key: Bytes,
+    },
+    /// The catalog has changed.
+    CatalogChanged,
+}
+
+/// Effects in the order in which they were decided.
+pub type Effects = Vec<Effect>;

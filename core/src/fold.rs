@@ -1,0 +1,25 @@
+//! How storage folds the fragments of one key: by the same sync that replicas use.
+//!
+//! In: records of one key, newest first. Out: one record. With lattice states nothing is joined
+//! here, operands are kept (semantics §4: on a trap keep the operands; the plugin is asked when
+//! the key is next read or written). Absent: storage itself, which calls this behind its seam.
+
+use crate::event::Record;
+use crate::version::codec;
+use crate::wire::Malformed;
+
+/// The join of `fragments_newest_first`; errors if one does not decode or kinds differ.
+pub fn fold(fragments_newest_first: &[Record]) -> Result<Record, Malformed> {
+    let mut fragments = fragments_newest_first.iter();
+    let newest = fragments.next().ok_or(Malformed("fold of nothing"))?;
+    let mut state = codec::state(newest)?;
+    for record in fragments {
+        let older = codec::state(record)?;
+        if older.kind() != state.kind() {
+            return Err(Malformed("fold of two kinds"));
+        }
+        // A reused dot is reported where it comes in; here the newer bytes stay.
+        let _ = state.sync(&older);
+    }
+    Ok(codec::record(&state))
+}

@@ -1,0 +1,309 @@
+//! What nodes say to one another, and its bytes.
+//!
+//! Links may lose, delay, repeat and reorder; every message is safe to receive twice or late.
+//! Replication always carries raw states (R6). In: bytes of a peer, never trusted. Out: typed
+//! messages. Absent: framing and authentication, which are the link's.
+
+use crate::catalog::{Catalog, CatalogDigest};
+use crate::event::Record;
+use crate::id::{KeyspaceId, OpId, PluginHash, RequestId};
+use crate::request::{
+    Acks, Basis, GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution,
+    SiblingView, Want, WriteReply,
+};
+use crate::version::{Digest, codec};
+use crate::wire::{Malformed, Reader, Writer};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// One message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// Take this state in. With an op: acknowledge once what you hold durably covers it.
+    Replicate {
+        /// None: a repair, nobody waits.
+        op: Option<OpId>,
+        /// Of the key.
+        keyspace: KeyspaceId,
+        /// The key.
+        key: Bytes,
+        /// The whole raw state.
+        record: Record,
+    },
+    /// What this node holds durably covers the state that came with `op`.
+    Replicated {
+        /// Of the Replicate.
+        op: OpId,
+        /// Or why not.
+        result: Result<(), Refusal>,
+    },
+    /// What do you hold?
+    Read {
+        /// To match the reply.
+        op: OpId,
+        /// Of the key.
+        keyspace: KeyspaceId,
+        /// The key.
+        key: Bytes,
+        /// Send the state only if its digest is not this one.
+        unless: Option<Digest>,
+    },
+    /// This.
+    ReadReply {
+        /// Of the Read.
+        op: OpId,
+        /// The state, or that it is as the asker thought.
+        answer: ReadAnswer,
+    },
+    /// A client's request, for a replica of its key to coordinate. Never forwarded twice.
+    Forward {
+        /// To match the reply.
+        op: OpId,
+        /// As the client sent it.
+        request: Request,
+    },
+    /// What became of a forwarded request.
+    Forwarded {
+        /// Of the Forward.
+        op: OpId,
+        /// As the client will see it.
+        outcome: Outcome,
+    },
+    /// The sender's catalog, or what became of yours.
+    CatalogPush {
+        /// Whole.
+        catalog: Catalog,
+    },
+    /// What the sender's catalog comes to, and which of its plugins it holds compiled.
+    CatalogState {
+        /// Equal digests, equal catalogs.
+        digest: CatalogDigest,
+        /// Ready for use.
+        ready: Vec<PluginHash>,
+    },
+    /// Send me bytes of this module.
+    PluginFetch {
+        /// Which.
+        hash: PluginHash,
+        /// From this byte on.
+        offset: u64,
+    },
+    /// Bytes of a module.
+    PluginChunk {
+        /// Which.
+        hash: PluginHash,
+        /// Where the bytes begin.
+        offset: u64,
+        /// Of the whole module.
+        size_bytes: u64,
+        /// Some of it.
+        bytes: Bytes,
+    },
+}
+
+/// Why a replica does not hold a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It does not know the keyspace yet, or knows it with another kind of state.
+    UnknownKeyspace,
+    /// Its storage failed.
+    Storage,
+    /// The state does not decode.
+    Malformed,
+}
+
+/// A replica's answer to a read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReadAnswer {
+    /// The digest is the asker's.
+    Same,
+    /// The state; None if there is none.
+    State(Option<Record>),
+    /// It cannot say.
+    Refused(Refusal),
+}
+
+/// Encoded messages carry this version first.
+const FORMAT: u8 = 1;
+
+impl Message {
+    /// Its bytes. Values are copied once, into the frame.
+    pub fn encode(&self) -> Bytes {
+        let mut b = BytesMut::with_capacity(self.size_hint_bytes());
+        b.put_u8(FORMAT);
+        match self {
+            Message::Replicate { op, keyspace, key, record } => {
+                b.put_u8(1);
+                b.put_u64(op.map_or(0, |op| op.0));
+                b.varint(u64::from(keyspace.0));
+                b.bytes(key);
+                codec::put_record(&mut b, record);
+            }
+            Message::Replicated { op, result } => {
+                b.put_u8(2);
+                b.put_u64(op.0);
+                b.put_u8(result.map_or_else(refusal_byte, |()| 0));
+            }
+            Message::Read { op, keyspace, key, unless } => {
+                b.put_u8(3);
+                b.put_u64(op.0);
+                b.varint(u64::from(keyspace.0));
+                b.bytes(key);
+                b.put_u8(u8::from(unless.is_some()));
+                if let Some(digest) = unless {
+                    b.put_slice(&digest.0);
+                }
+            }
+            Message::ReadReply { op, answer } => {
+                b.put_u8(4);
+                b.put_u64(op.0);
+                match answer {
+                    ReadAnswer::Same => b.put_u8(0),
+                    ReadAnswer::State(None) => b.put_u8(1),
+                    ReadAnswer::State(Some(record)) => {
+                        b.put_u8(2);
+                        codec::put_record(&mut b, record);
+                    }
+                    ReadAnswer::Refused(refusal) => {
+                        b.put_u8(3);
+                        b.put_u8(refusal_byte(*refusal));
+                    }
+                }
+            }
+            Message::Forward { op, request } => {
+                b.put_u8(5);
+                b.put_u64(op.0);
+                put_request(&mut b, request);
+            }
+            Message::Forwarded { op, outcome } => {
+                b.put_u8(6);
+                b.put_u64(op.0);
+                put_outcome(&mut b, outcome);
+            }
+            Message::CatalogPush { catalog } => {
+                b.put_u8(7);
+                catalog.put(&mut b);
+            }
+            Message::CatalogState { digest, ready } => {
+                b.put_u8(8);
+                b.put_slice(&digest.0);
+                b.varint(ready.len() as u64);
+                ready.iter().for_each(|hash| b.put_slice(&hash.0));
+            }
+            Message::PluginFetch { hash, offset } => {
+                b.put_u8(9);
+                b.put_slice(&hash.0);
+                b.varint(*offset);
+            }
+            Message::PluginChunk { hash, offset, size_bytes, bytes } => {
+                b.put_u8(10);
+                b.put_slice(&hash.0);
+                b.varint(*offset);
+                b.varint(*size_bytes);
+                b.bytes(bytes);
+            }
+        }
+        b.freeze()
+    }
+
+    /// The message of these bytes; values share them.
+    pub fn decode(bytes: Bytes) -> Result<Message, Malformed> {
+        let mut r = Reader::new(bytes);
+        if r.u8("message format")? != FORMAT {
+            return Err(Malformed("message format"));
+        }
+        let message = match r.u8("message kind")? {
+            1 => {
+                let op = r.u64("op")?;
+                Message::Replicate {
+                    op: (op != 0).then_some(OpId(op)),
+                    keyspace: read_keyspace(&mut r)?,
+                    key: r.bytes("key")?,
+                    record: codec::read_record(&mut r)?,
+                }
+            }
+            2 => Message::Replicated {
+                op: OpId(r.u64("op")?),
+                result: match r.u8("result")? {
+                    0 => Ok(()),
+                    byte => Err(read_refusal(byte)?),
+                },
+            },
+            3 => Message::Read {
+                op: OpId(r.u64("op")?),
+                keyspace: read_keyspace(&mut r)?,
+                key: r.bytes("key")?,
+                unless: match r.u8("digest")? {
+                    0 => None,
+                    _ => Some(Digest(r.array("digest")?)),
+                },
+            },
+            4 => Message::ReadReply {
+                op: OpId(r.u64("op")?),
+                answer: match r.u8("answer")? {
+                    0 => ReadAnswer::Same,
+                    1 => ReadAnswer::State(None),
+                    2 => ReadAnswer::State(Some(codec::read_record(&mut r)?)),
+                    3 => ReadAnswer::Refused(read_refusal(r.u8("refusal")?)?),
+                    _ => return Err(Malformed("answer")),
+                },
+            },
+            5 => Message::Forward { op: OpId(r.u64("op")?), request: read_request(&mut r)? },
+            6 => Message::Forwarded { op: OpId(r.u64("op")?), outcome: read_outcome(&mut r)? },
+            7 => Message::CatalogPush { catalog: Catalog::read(&mut r)? },
+            8 => {
+                let digest = CatalogDigest(r.array("catalog digest")?);
+                let count = r.count(32, "ready plugins")?;
+                let ready = (0..count)
+                    .map(|_| Ok(PluginHash(r.array("plugin")?)))
+                    .collect::<Result<_, Malformed>>()?;
+                Message::CatalogState { digest, ready }
+            }
+            9 => Message::PluginFetch { hash: PluginHash(r.array("plugin")?), offset: r.varint("offset")? },
+            10 => Message::PluginChunk {
+                hash: PluginHash(r.array("plugin")?),
+                offset: r.varint("offset")?,
+                size_bytes: r.varint("size")?,
+                bytes: r.bytes("chunk")?,
+            },
+            _ => return Err(Malformed("message kind")),
+        };
+        r.end("message")?;
+        Ok(message)
+    }
+
+    /// About how many bytes it takes.
+    pub fn size_hint_bytes(&self) -> usize {
+        64 + match self {
+            Message::Replicate { key, record, .. } => key.len() + record.head.len() + record.body.len(),
+            Message::ReadReply { answer: ReadAnswer::State(Some(record)), .. } => {
+                record.head.len() + record.body.len()
+            }
+            Message::PluginChunk { bytes, .. } => bytes.len(),
+            _ => 256,
+        }
+    }
+}
+
+fn refusal_byte(refusal: Refusal) -> u8 {
+    match refusal {
+        Refusal::UnknownKeyspace => 1,
+        Refusal::Storage => 2,
+        Refusal::Malformed => 3,
+    }
+}
+
+fn read_refusal(byte: u8) -> Result<Refusal, Malformed> {
+    match byte {
+        1 => Ok(Refusal::UnknownKeyspace),
+        2 => Ok(Refusal::Storage),
+        3 => Ok(Refusal::Malformed),
+        _ => Err(Malformed("refusal")),
+    }
+}
+
+fn read_keyspace(r: &mut Reader) -> Result<KeyspaceId, Malformed> {
+    u32::try_from(r.varint("keyspace")?).map(KeyspaceId).map_err(|_| Malformed("keyspace"))
+}
+
+mod forward;
+use forward::{put_outcome, put_request, read_outcome, read_request};

@@ -1,0 +1,399 @@
+//! The bytes of a forwarded client request and of its outcome.
+//!
+//! In: typed requests and outcomes. Out: bytes between nodes, and back. Absent: the public
+//! protocol, which is gRPC's and the shell's.
+
+use super::*;
+use crate::id::NodeId;
+use crate::version::Receipt;
+use crate::version::codec::{put_dot, put_stamp, read_dot};
+use crate::version::context::read_stamp;
+
+pub(super) fn put_request(b: &mut BytesMut, request: &Request) {
+    b.bytes(request.keyspace.as_bytes());
+    b.bytes(&request.key);
+    let level = match request.level {
+        Level::Keyspace => 0,
+        Level::One => 1,
+        Level::Quorum => 2,
+        Level::All => 3,
+        Level::Count(count) => 4 + u64::from(count),
+    };
+    b.varint(level);
+    b.varint(request.timeout_ms.map_or(0, |timeout| timeout.saturating_add(1)));
+    match &request.operation {
+        Operation::Get { want } => {
+            b.put_u8(1);
+            b.put_u8(u8::from(*want == Want::Siblings));
+        }
+        Operation::Put { value, content_type, basis, request_id } => {
+            b.put_u8(2);
+            b.bytes(value);
+            put_optional(b, content_type.as_ref());
+            put_basis(b, basis);
+            b.put_slice(&request_id.0);
+        }
+        Operation::Delete { basis, request_id } => {
+            b.put_u8(3);
+            put_basis(b, basis);
+            b.put_slice(&request_id.0);
+        }
+        Operation::Apply { op, request_id } => {
+            b.put_u8(4);
+            b.bytes(op);
+            b.put_slice(&request_id.0);
+        }
+        Operation::Query { path } => {
+            b.put_u8(5);
+            b.bytes(path);
+        }
+    }
+}
+
+pub(super) fn read_request(r: &mut Reader) -> Result<Request, Malformed> {
+    let keyspace = r.string("keyspace")?;
+    let key = r.bytes("key")?;
+    let level = match r.varint("level")? {
+        0 => Level::Keyspace,
+        1 => Level::One,
+        2 => Level::Quorum,
+        3 => Level::All,
+        count => Level::Count(u32::try_from(count - 4).map_err(|_| Malformed("level"))?),
+    };
+    let timeout_ms = r.varint("timeout")?.checked_sub(1);
+    let operation = match r.u8("operation")? {
+        1 => Operation::Get { want: if r.u8("want")? == 0 { Want::Resolved } else { Want::Siblings } },
+        2 => Operation::Put {
+            value: r.bytes("value")?,
+            content_type: read_optional(r)?,
+            basis: read_basis(r)?,
+            request_id: RequestId(r.array("request id")?),
+        },
+        3 => Operation::Delete { basis: read_basis(r)?, request_id: RequestId(r.array("request id")?) },
+        4 => Operation::Apply { op: r.bytes("operation")?, request_id: RequestId(r.array("request id")?) },
+        5 => Operation::Query { path: r.bytes("path")? },
+        _ => return Err(Malformed("operation")),
+    };
+    Ok(Request { keyspace, key, level, timeout_ms, operation })
+}
+
+fn put_basis(b: &mut BytesMut, basis: &Basis) {
+    match basis {
+        Basis::Unsaid => b.put_u8(0),
+        Basis::Blind => b.put_u8(1),
+        Basis::Context(token) => {
+            b.put_u8(2);
+            b.bytes(token);
+        }
+    }
+}
+
+fn read_basis(r: &mut Reader) -> Result<Basis, Malformed> {
+    match r.u8("basis")? {
+        0 => Ok(Basis::Unsaid),
+        1 => Ok(Basis::Blind),
+        2 => Ok(Basis::Context(r.bytes("context")?)),
+        _ => Err(Malformed("basis")),
+    }
+}
+
+fn put_optional(b: &mut BytesMut, bytes: Option<&Bytes>) {
+    b.put_u8(u8::from(bytes.is_some()));
+    if let Some(bytes) = bytes {
+        b.bytes(bytes);
+    }
+}
+
+fn read_optional(r: &mut Reader) -> Result<Option<Bytes>, Malformed> {
+    match r.u8("option")? {
+        0 => Ok(None),
+        1 => Ok(Some(r.bytes("option")?)),
+        _ => Err(Malformed("option")),
+    }
+}
+
+fn put_acks(b: &mut BytesMut, acks: &Acks) {
+    b.varint(acks.replicas.len() as u64);
+    acks.replicas.iter().for_each(|node| b.put_u64(node.0));
+    b.varint(u64::from(acks.needed));
+    b.put_u8(u8::from(acks.sloppy));
+}
+
+fn read_acks(r: &mut Reader) -> Result<Acks, Malformed> {
+    let count = r.count(8, "acks")?;
+    let replicas = (0..count).map(|_| r.u64("ack").map(NodeId)).collect::<Result<_, _>>()?;
+    Ok(Acks { replicas, needed: read_u32(r, "needed")?, sloppy: r.u8("sloppy")? != 0 })
+}
+
+fn put_presence(b: &mut BytesMut, presence: Presence) {
+    b.put_u8(match presence {
+        Presence::NotFound => 0,
+        Presence::Found => 1,
+        Presence::Deleted => 2,
+    });
+}
+
+fn read_presence(r: &mut Reader) -> Result<Presence, Malformed> {
+    match r.u8("presence")? {
+        0 => Ok(Presence::NotFound),
+        1 => Ok(Presence::Found),
+        2 => Ok(Presence::Deleted),
+        _ => Err(Malformed("presence")),
+    }
+}
+
+pub(super) fn put_outcome(b: &mut BytesMut, outcome: &Outcome) {
+    match outcome {
+        Outcome::Got(reply) => {
+            b.put_u8(1);
+            put_presence(b, reply.presence);
+            b.varint(reply.siblings.len() as u64);
+            reply.siblings.iter().for_each(|sibling| put_sibling(b, sibling));
+            b.bytes(&reply.context);
+            put_resolution(b, &reply.resolution);
+            put_acks(b, &reply.acks);
+        }
+        Outcome::Wrote(reply) => {
+            b.put_u8(2);
+            put_dot(b, reply.dot);
+            b.bytes(&reply.context);
+            put_acks(b, &reply.acks);
+            b.varint(u64::from(reply.siblings));
+        }
+        Outcome::Queried(reply) => {
+            b.put_u8(3);
+            put_presence(b, reply.presence);
+            b.bytes(&reply.result);
+            b.bytes(&reply.context);
+            put_acks(b, &reply.acks);
+        }
+        Outcome::Failed(problem) => {
+            b.put_u8(4);
+            put_problem(b, problem);
+        }
+    }
+}
+
+pub(super) fn read_outcome(r: &mut Reader) -> Result<Outcome, Malformed> {
+    Ok(match r.u8("outcome")? {
+        1 => {
+            let presence = read_presence(r)?;
+            let count = r.count(12, "siblings")?;
+            let siblings = (0..count).map(|_| read_sibling(r)).collect::<Result<_, _>>()?;
+            let context = r.bytes("context")?;
+            Outcome::Got(GetReply {
+                presence,
+                siblings,
+                context,
+                resolution: read_resolution(r)?,
+                acks: read_acks(r)?,
+            })
+        }
+        2 => Outcome::Wrote(WriteReply {
+            dot: read_dot(r)?,
+            context: r.bytes("context")?,
+            acks: read_acks(r)?,
+            siblings: read_u32(r, "siblings")?,
+        }),
+        3 => Outcome::Queried(QueryReply {
+            presence: read_presence(r)?,
+            result: r.bytes("result")?,
+            context: r.bytes("context")?,
+            acks: read_acks(r)?,
+        }),
+        4 => Outcome::Failed(read_problem(r)?),
+        _ => return Err(Malformed("outcome")),
+    })
+}
+
+fn put_sibling(b: &mut BytesMut, sibling: &SiblingView) {
+    put_optional(b, sibling.content.as_ref());
+    b.varint(sibling.dots.len() as u64);
+    sibling.dots.iter().for_each(|dot| put_dot(b, *dot));
+    put_stamp(b, sibling.stamp);
+    put_optional(b, sibling.content_type.as_ref());
+    b.put_u8(u8::from(sibling.receipt.is_some()));
+    if let Some(receipt) = &sibling.receipt {
+        b.varint(receipt.merged_from.len() as u64);
+        receipt.merged_from.iter().for_each(|dot| put_dot(b, *dot));
+        b.put_slice(&receipt.plugin.0);
+        b.varint(receipt.epoch);
+        b.varint(u64::from(receipt.generation));
+    }
+}
+
+fn read_dots(r: &mut Reader) -> Result<Vec<crate::id::Dot>, Malformed> {
+    let count = r.count(9, "dots")?;
+    (0..count).map(|_| read_dot(r)).collect()
+}
+
+fn read_sibling(r: &mut Reader) -> Result<SiblingView, Malformed> {
+    Ok(SiblingView {
+        content: read_optional(r)?,
+        dots: read_dots(r)?,
+        stamp: read_stamp(r)?,
+        content_type: read_optional(r)?,
+        receipt: match r.u8("receipt")? {
+            0 => None,
+            _ => Some(Receipt {
+                merged_from: read_dots(r)?,
+                plugin: PluginHash(r.array("plugin")?),
+                epoch: r.varint("epoch")?,
+                generation: read_u32(r, "generation")?,
+            }),
+        },
+    })
+}
+
+fn put_resolution(b: &mut BytesMut, resolution: &Resolution) {
+    match resolution {
+        Resolution::NoneNeeded => b.put_u8(0),
+        Resolution::Siblings => b.put_u8(1),
+        Resolution::Resolved { plugin, epoch } => {
+            b.put_u8(2);
+            b.put_slice(&plugin.0);
+            b.varint(*epoch);
+        }
+        Resolution::Unresolved { reason, plugin, epoch } => {
+            b.put_u8(3);
+            b.bytes(reason.as_bytes());
+            b.put_slice(&plugin.0);
+            b.varint(*epoch);
+        }
+    }
+}
+
+fn read_resolution(r: &mut Reader) -> Result<Resolution, Malformed> {
+    Ok(match r.u8("resolution")? {
+        0 => Resolution::NoneNeeded,
+        1 => Resolution::Siblings,
+        2 => Resolution::Resolved { plugin: PluginHash(r.array("plugin")?), epoch: r.varint("epoch")? },
+        3 => Resolution::Unresolved {
+            reason: r.string("reason")?,
+            plugin: PluginHash(r.array("plugin")?),
+            epoch: r.varint("epoch")?,
+        },
+        _ => return Err(Malformed("resolution")),
+    })
+}
+
+fn read_u32(r: &mut Reader, what: &'static str) -> Result<u32, Malformed> {
+    u32::try_from(r.varint(what)?).map_err(|_| Malformed(what))
+}
+
+/// Names that [`Problem::TooLarge`] and [`Problem::InvalidArgument`] use, so that they cross a
+/// link as they are.
+const NAMES: [&str; 11] = [
+    "key",
+    "value",
+    "context",
+    "content type",
+    "operation",
+    "path",
+    "keyspace",
+    "level",
+    "result",
+    "reply",
+    "request",
+];
+
+fn put_name(b: &mut BytesMut, name: &str) {
+    b.bytes(name.as_bytes());
+}
+
+fn read_name(r: &mut Reader) -> Result<&'static str, Malformed> {
+    let name = r.string("name")?;
+    Ok(NAMES.iter().find(|known| **known == name).copied().unwrap_or("request"))
+}
+
+fn put_problem(b: &mut BytesMut, problem: &Problem) {
+    match problem {
+        Problem::NotEnoughReplicas { needed, reachable } => {
+            b.put_u8(1);
+            b.varint(u64::from(*needed));
+            b.varint(u64::from(*reachable));
+        }
+        Problem::Uncertain { dot, acks } => {
+            b.put_u8(2);
+            put_dot(b, *dot);
+            put_acks(b, acks);
+        }
+        Problem::SiblingLimit { siblings, limit, context } => {
+            b.put_u8(3);
+            b.varint(u64::from(*siblings));
+            b.varint(u64::from(*limit));
+            b.bytes(context);
+        }
+        Problem::TooLarge { what, size_bytes, limit_bytes } => {
+            b.put_u8(4);
+            put_name(b, what);
+            b.varint(*size_bytes);
+            b.varint(*limit_bytes);
+        }
+        Problem::InvalidValue { kind, reason } => {
+            b.put_u8(5);
+            b.bytes(kind.as_bytes());
+            b.bytes(reason.as_bytes());
+        }
+        Problem::ContextRequired => b.put_u8(6),
+        Problem::InvalidContext { forged } => {
+            b.put_u8(7);
+            b.put_u8(u8::from(*forged));
+        }
+        Problem::UnknownKeyspace { keyspace } => {
+            b.put_u8(8);
+            b.bytes(keyspace.as_bytes());
+        }
+        Problem::Overloaded { retry_after_ms } => {
+            b.put_u8(9);
+            b.varint(u64::from(*retry_after_ms));
+        }
+        Problem::InvalidArgument { field, reason } => {
+            b.put_u8(10);
+            put_name(b, field);
+            b.bytes(reason.as_bytes());
+        }
+        Problem::Unresolved { reason } => {
+            b.put_u8(11);
+            b.bytes(reason.as_bytes());
+        }
+        Problem::ClockSkew { ahead_ms } => {
+            b.put_u8(12);
+            b.varint(*ahead_ms);
+        }
+        Problem::Storage { reason } => {
+            b.put_u8(13);
+            b.bytes(reason.as_bytes());
+        }
+    }
+}
+
+fn read_problem(r: &mut Reader) -> Result<Problem, Malformed> {
+    Ok(match r.u8("problem")? {
+        1 => Problem::NotEnoughReplicas {
+            needed: read_u32(r, "needed")?,
+            reachable: read_u32(r, "reachable")?,
+        },
+        2 => Problem::Uncertain { dot: read_dot(r)?, acks: read_acks(r)? },
+        3 => Problem::SiblingLimit {
+            siblings: read_u32(r, "siblings")?,
+            limit: read_u32(r, "limit")?,
+            context: r.bytes("context")?,
+        },
+        4 => Problem::TooLarge {
+            what: read_name(r)?,
+            size_bytes: r.varint("size")?,
+            limit_bytes: r.varint("limit")?,
+        },
+        5 => Problem::InvalidValue { kind: r.string("kind")?, reason: r.string("reason")? },
+        6 => Problem::ContextRequired,
+        7 => Problem::InvalidContext { forged: r.u8("forged")? != 0 },
+        8 => Problem::UnknownKeyspace { keyspace: r.string("keyspace")? },
+        9 => Problem::Overloaded { retry_after_ms: read_u32(r, "retry")? },
+        10 => Problem::InvalidArgument { field: read_name(r)?, reason: r.string("reason")? },
+        11 => Problem::Unresolved { reason: r.string("reason")? },
+        12 => Problem::ClockSkew { ahead_ms: r.varint("ahead")? },
+        13 => Problem::Storage { reason: r.string("reason")? },
+        _ => return Err(Malformed("problem")),
+    })
+}

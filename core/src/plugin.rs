@@ -1,0 +1,128 @@
+//! Plugins as core sees them: calls that go out as effects, answers that come back as events.
+//!
+//! In: nothing. Out: the questions of `plugin-sdk/wit/plugin.wit` as plain data. Absent: Wasm,
+//! limits, caches; all of that is behind the shell.
+
+use crate::id::Dot;
+use crate::version::Stamp;
+use bytes::Bytes;
+
+/// Which contract a module fulfils.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// Any deterministic function of a sibling set.
+    Resolver,
+    /// A join semilattice.
+    Lattice,
+    /// A lattice with operations and queries.
+    ReplicatedType,
+}
+
+/// What a module says of itself, learned when it was loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginFacts {
+    /// Which contract.
+    pub world: World,
+    /// Its own name.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// One line.
+    pub summary: String,
+    /// Of the uploaded bytes.
+    pub size_bytes: u64,
+}
+
+/// Which key a call is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Name of the keyspace.
+    pub keyspace: String,
+    /// The key.
+    pub key: Bytes,
+    /// The keyspace's configuration for the plugin.
+    pub config: Bytes,
+}
+
+/// A sibling as a resolver is shown it (R1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginSibling {
+    /// All dots of these bytes, in order.
+    pub dots: Vec<Dot>,
+    /// As data.
+    pub stamp: Stamp,
+    /// None: a concurrent delete.
+    pub content: Option<Bytes>,
+    /// As the writer gave it.
+    pub content_type: Option<Bytes>,
+}
+
+/// A question to a plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginCall {
+    /// May this value be put?
+    Validate {
+        /// Where.
+        key: KeyInfo,
+        /// The value.
+        value: Bytes,
+    },
+    /// What do these siblings come to?
+    Resolve {
+        /// Where.
+        key: KeyInfo,
+        /// Two or more, in dot order.
+        siblings: Vec<PluginSibling>,
+    },
+    /// The least upper bound of these states.
+    Merge {
+        /// Where.
+        key: KeyInfo,
+        /// Two or more.
+        states: Vec<Bytes>,
+    },
+    /// The state after an operation.
+    Apply {
+        /// Where.
+        key: KeyInfo,
+        /// None: no state yet.
+        state: Option<Bytes>,
+        /// In the plugin's language.
+        op: Bytes,
+        /// Unique to this operation.
+        dot: Dot,
+        /// The client's id of the operation.
+        op_id: Bytes,
+    },
+    /// A projection of a state.
+    Query {
+        /// Where.
+        key: KeyInfo,
+        /// The state.
+        state: Bytes,
+        /// In the plugin's language.
+        path: Bytes,
+    },
+}
+
+/// What a plugin said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginAnswer {
+    /// To Validate.
+    Valid,
+    /// To Resolve (keep), Merge, Apply, Query.
+    Value(Bytes),
+    /// To Resolve.
+    Delete,
+    /// To Resolve: a normal answer; the siblings stay.
+    Unresolved(String),
+    /// To Validate, Merge, Apply, Query: the plugin refuses its input.
+    Rejected {
+        /// The plugin's word for it.
+        kind: String,
+        /// For people.
+        message: String,
+    },
+    /// No answer: trap, out of fuel or memory, timeout, missing, quarantined … (R7).
+    Failed(String),
+}

@@ -1,0 +1,330 @@
+//! The bytes of a state: on disk as a record (head and body apart), between nodes as one buffer.
+//!
+//! ```text
+//!   head  format 1 │ kind │ …                       clock and metadata, no values
+//!     causal   vv │ count │ per sibling: dot, version-head
+//!     lww      0 or 1 │ dot, version-head
+//!     lattice  epoch │ vv removed │ stamp │ count │ per fragment: claim, length, value digest
+//!   version-head  flags │ stamp │ length or "as sibling i" │ value digest │ type? │ request? │ receipt?
+//!   body  the values one after another
+//! ```
+//!
+//! So a clock is read without its values. Byte-equal siblings share one copy and keep all their
+//! dots (R1). In: states, or bytes of a disk or peer, never trusted. Out: the other. Absent:
+//! compression and checksums, which are storage's.
+
+use super::context::{put_vector, read_stamp, read_vector};
+use super::{
+    Claim, Content, Digest, Fragment, Fragments, KeyState, Kind, Receipt, Register, Siblings, Stamp, Version,
+};
+use crate::event::Record;
+use crate::id::{ActorId, Dot, PluginHash, RequestId};
+use crate::wire::{Malformed, Reader, Writer};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::BTreeMap;
+
+const FORMAT: u8 = 1;
+const CAUSAL: u8 = 1;
+const LWW: u8 = 2;
+const LATTICE: u8 = 3;
+
+const TOMBSTONE: u8 = 1;
+const SHARED: u8 = 2;
+const TYPED: u8 = 4;
+const REQUESTED: u8 = 8;
+const RECEIPT: u8 = 16;
+
+/// Bytes of a value's digest in the head: BLAKE3, cut. The scrub compares them (R10).
+const VALUE_DIGEST_BYTES: usize = 16;
+
+/// The record of a state.
+pub fn record(state: &KeyState) -> Record {
+    let mut head = BytesMut::with_capacity(128);
+    let mut values: Vec<Bytes> = Vec::new();
+    head.put_u8(FORMAT);
+    match state {
+        KeyState::Causal(siblings) => {
+            head.put_u8(CAUSAL);
+            put_vector(&mut head, siblings.vv());
+            head.varint(siblings.len() as u64);
+            let mut earlier: Vec<&Content> = Vec::new();
+            for (dot, version) in siblings.iter() {
+                put_version(&mut head, &mut values, *dot, version, &earlier);
+                earlier.push(&version.content);
+            }
+        }
+        KeyState::Lww(register) => {
+            head.put_u8(LWW);
+            head.put_u8(u8::from(register.winner.is_some()));
+            if let Some((dot, version)) = &register.winner {
+                put_version(&mut head, &mut values, *dot, version, &[]);
+            }
+        }
+        KeyState::Lattice(fragments) => {
+            head.put_u8(LATTICE);
+            head.varint(fragments.epoch);
+            put_vector(&mut head, &fragments.removed);
+            put_stamp(&mut head, fragments.stamp);
+            head.varint(fragments.len() as u64);
+            for fragment in fragments.iter() {
+                put_claim(&mut head, &fragment.claim);
+                head.varint(fragment.value.len() as u64);
+                head.put_slice(&value_digest(&fragment.value));
+                values.push(fragment.value.clone());
+            }
+        }
+    }
+    let body = match values.len() {
+        0 => Bytes::new(),
+        // One value, the usual case, is not copied.
+        1 => values.remove(0),
+        _ => {
+            let mut body = BytesMut::with_capacity(values.iter().map(Bytes::len).sum());
+            values.iter().for_each(|value| body.put_slice(value));
+            body.freeze()
+        }
+    };
+    Record { head: head.freeze(), body }
+}
+
+/// The state of a record of a disk or peer.
+pub fn state(record: &Record) -> Result<KeyState, Malformed> {
+    let mut head = Reader::new(record.head.clone());
+    let mut body = Reader::new(record.body.clone());
+    if head.u8("state format")? != FORMAT {
+        return Err(Malformed("state format"));
+    }
+    let state = match head.u8("state kind")? {
+        CAUSAL => {
+            let vv = read_vector(&mut head)?;
+            let count = head.count(12, "siblings")?;
+            let mut versions: Vec<(Dot, Version)> = Vec::with_capacity(count);
+            for _ in 0..count {
+                let entry = read_version(&mut head, &mut body, &versions)?;
+                versions.push(entry);
+            }
+            KeyState::Causal(Siblings::from_parts(vv, versions).ok_or(Malformed("sibling order"))?)
+        }
+        LWW => KeyState::Lww(match head.u8("register")? {
+            0 => Register::default(),
+            1 => Register { winner: Some(read_version(&mut head, &mut body, &[])?) },
+            _ => return Err(Malformed("register")),
+        }),
+        LATTICE => {
+            let epoch = head.varint("epoch")?;
+            let removed = read_vector(&mut head)?;
+            let stamp = read_stamp(&mut head)?;
+            let count = head.count(3, "fragments")?;
+            let mut fragments = Vec::with_capacity(count);
+            for _ in 0..count {
+                let claim = read_claim(&mut head)?;
+                let value = read_value(&mut head, &mut body)?;
+                fragments.push(Fragment { claim, value });
+            }
+            KeyState::Lattice(
+                Fragments::from_parts(epoch, removed, stamp, fragments).ok_or(Malformed("fragment order"))?,
+            )
+        }
+        _ => return Err(Malformed("state kind")),
+    };
+    head.end("state head")?;
+    body.end("state body")?;
+    Ok(state)
+}
+
+/// The kind of state that a head belongs to.
+pub fn kind(head: &[u8]) -> Result<Kind, Malformed> {
+    match head {
+        [FORMAT, CAUSAL, ..] => Ok(Kind::Causal),
+        [FORMAT, LWW, ..] => Ok(Kind::Lww),
+        [FORMAT, LATTICE, ..] => Ok(Kind::Lattice),
+        _ => Err(Malformed("state kind")),
+    }
+}
+
+/// Appends a record as one run of bytes.
+pub fn put_record(buffer: &mut BytesMut, record: &Record) {
+    buffer.bytes(&record.head);
+    buffer.bytes(&record.body);
+}
+
+/// Reads what [`put_record`] wrote, sharing the input's bytes.
+pub fn read_record(reader: &mut Reader) -> Result<Record, Malformed> {
+    Ok(Record { head: reader.bytes("record head")?, body: reader.bytes("record body")? })
+}
+
+/// See [`Digest`]: context, live dots and what kind each is; no stamps of clients, no values.
+pub fn digest(state: &KeyState) -> Digest {
+    let mut buffer = BytesMut::with_capacity(128);
+    match state {
+        KeyState::Causal(siblings) => {
+            buffer.put_u8(CAUSAL);
+            put_vector(&mut buffer, siblings.vv());
+            for (dot, version) in siblings.iter() {
+                put_dot(&mut buffer, *dot);
+                buffer.put_u8(u8::from(version.content == Content::Tombstone));
+            }
+        }
+        KeyState::Lww(register) => {
+            buffer.put_u8(LWW);
+            if let Some((dot, version)) = &register.winner {
+                put_dot(&mut buffer, *dot);
+                put_stamp(&mut buffer, version.stamp);
+                buffer.put_u8(u8::from(version.content == Content::Tombstone));
+            }
+        }
+        // Merged here and fragments there is equal: what was seen and what was removed decide.
+        KeyState::Lattice(fragments) => {
+            buffer.put_u8(LATTICE);
+            buffer.varint(fragments.epoch);
+            put_vector(&mut buffer, &fragments.removed);
+            let mut claim = Claim::default();
+            fragments.iter().for_each(|fragment| claim.join(&fragment.claim));
+            put_claim(&mut buffer, &claim);
+        }
+    }
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&blake3::hash(&buffer).as_bytes()[..16]);
+    Digest(digest)
+}
+
+fn value_digest(value: &[u8]) -> [u8; VALUE_DIGEST_BYTES] {
+    let mut digest = [0; VALUE_DIGEST_BYTES];
+    digest.copy_from_slice(&blake3::hash(value).as_bytes()[..VALUE_DIGEST_BYTES]);
+    digest
+}
+
+pub(crate) fn put_dot(buffer: &mut BytesMut, dot: Dot) {
+    buffer.put_u64(dot.actor.0);
+    buffer.varint(dot.counter);
+}
+
+pub(crate) fn read_dot(reader: &mut Reader) -> Result<Dot, Malformed> {
+    let dot = Dot { actor: ActorId(reader.u64("dot")?), counter: reader.varint("dot")? };
+    if dot.counter == 0 { Err(Malformed("dot")) } else { Ok(dot) }
+}
+
+pub(crate) fn put_stamp(buffer: &mut BytesMut, stamp: Stamp) {
+    buffer.varint(stamp.millis);
+    buffer.varint(u64::from(stamp.logical));
+}
+
+fn put_version(
+    head: &mut BytesMut,
+    values: &mut Vec<Bytes>,
+    dot: Dot,
+    version: &Version,
+    earlier: &[&Content],
+) {
+    put_dot(head, dot);
+    let shared = match &version.content {
+        Content::Value(value) if !value.is_empty() => {
+            earlier.iter().position(|other| **other == version.content)
+        }
+        _ => None,
+    };
+    let mut flags = 0;
+    flags |= if version.content == Content::Tombstone { TOMBSTONE } else { 0 };
+    flags |= if shared.is_some() { SHARED } else { 0 };
+    flags |= if version.content_type.is_some() { TYPED } else { 0 };
+    flags |= if version.request_id.is_some() { REQUESTED } else { 0 };
+    flags |= if version.receipt.is_some() { RECEIPT } else { 0 };
+    head.put_u8(flags);
+    put_stamp(head, version.stamp);
+    match (&version.content, shared) {
+        (_, Some(index)) => head.varint(index as u64),
+        (Content::Value(value), None) => {
+            head.varint(value.len() as u64);
+            head.put_slice(&value_digest(value));
+            values.push(value.clone());
+        }
+        (Content::Tombstone, None) => {}
+    }
+    if let Some(content_type) = &version.content_type {
+        head.bytes(content_type);
+    }
+    if let Some(request) = version.request_id {
+        head.put_slice(&request.0);
+    }
+    if let Some(receipt) = &version.receipt {
+        head.varint(receipt.merged_from.len() as u64);
+        receipt.merged_from.iter().for_each(|dot| put_dot(head, *dot));
+        head.put_slice(&receipt.plugin.0);
+        head.varint(receipt.epoch);
+        head.varint(u64::from(receipt.generation));
+    }
+}
+
+fn read_value(head: &mut Reader, body: &mut Reader) -> Result<Bytes, Malformed> {
+    let length = usize::try_from(head.varint("value length")?).map_err(|_| Malformed("value length"))?;
+    let _: [u8; VALUE_DIGEST_BYTES] = head.array("value digest")?;
+    body.take(length, "value")
+}
+
+fn read_version(
+    head: &mut Reader,
+    body: &mut Reader,
+    earlier: &[(Dot, Version)],
+) -> Result<(Dot, Version), Malformed> {
+    let dot = read_dot(head)?;
+    let flags = head.u8("version flags")?;
+    if flags & !(TOMBSTONE | SHARED | TYPED | REQUESTED | RECEIPT) != 0 {
+        return Err(Malformed("version flags"));
+    }
+    let stamp = read_stamp(head)?;
+    let content = if flags & TOMBSTONE != 0 {
+        Content::Tombstone
+    } else if flags & SHARED != 0 {
+        let index = usize::try_from(head.varint("shared value")?).map_err(|_| Malformed("shared value"))?;
+        earlier.get(index).ok_or(Malformed("shared value"))?.1.content.clone()
+    } else {
+        Content::Value(read_value(head, body)?)
+    };
+    let content_type = if flags & TYPED != 0 { Some(head.bytes("content type")?) } else { None };
+    let request_id = if flags & REQUESTED != 0 { Some(RequestId(head.array("request id")?)) } else { None };
+    let receipt = if flags & RECEIPT != 0 { Some(read_receipt(head)?) } else { None };
+    Ok((dot, Version { content, stamp, content_type, request_id, receipt }))
+}
+
+fn read_receipt(head: &mut Reader) -> Result<Receipt, Malformed> {
+    let count = head.count(9, "receipt")?;
+    let mut merged_from = Vec::with_capacity(count);
+    for _ in 0..count {
+        merged_from.push(read_dot(head)?);
+    }
+    Ok(Receipt {
+        merged_from,
+        plugin: PluginHash(head.array("receipt plugin")?),
+        epoch: head.varint("receipt epoch")?,
+        generation: u32::try_from(head.varint("receipt generation")?).map_err(|_| Malformed("receipt"))?,
+    })
+}
+
+fn put_claim(buffer: &mut BytesMut, claim: &Claim) {
+    buffer.varint(claim.spans().len() as u64);
+    for (actor, spans) in claim.spans() {
+        buffer.put_u64(actor.0);
+        buffer.varint(spans.len() as u64);
+        for (after, upto) in spans {
+            buffer.varint(*after);
+            buffer.varint(*upto);
+        }
+    }
+}
+
+fn read_claim(reader: &mut Reader) -> Result<Claim, Malformed> {
+    let mut claim = BTreeMap::new();
+    for _ in 0..reader.count(11, "claim")? {
+        let actor = ActorId(reader.u64("claim actor")?);
+        let count = reader.count(2, "claim spans")?;
+        let mut spans = Vec::with_capacity(count);
+        for _ in 0..count {
+            spans.push((reader.varint("claim span")?, reader.varint("claim span")?));
+        }
+        if claim.last_key_value().is_some_and(|(last, _)| *last >= actor) {
+            return Err(Malformed("claim order"));
+        }
+        claim.insert(actor, spans);
+    }
+    Claim::from_spans(claim).ok_or(Malformed("claim"))
+}

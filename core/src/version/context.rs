@@ -1,0 +1,178 @@
+//! The token that a client carries from a read or write to its next write: opaque, bounded, and
+//! sealed so that it cannot be made up (semantics §7).
+//!
+//! ```text
+//!   version 1 │ flags │ entries: actor 8 B, counter varint … │ stamp? │ seal 16 B
+//! ```
+//!
+//! The seal is BLAKE3 keyed with a key derived from the cluster's secret, over keyspace, key and
+//! the bytes before it: a token of another key, keyspace or cluster does not open. In: what was
+//! seen. Out: bytes, and back. Absent: encryption; what a token says is no secret.
+
+use super::{Stamp, VersionVector};
+use crate::id::{ActorId, KeyspaceId};
+use crate::request::Problem;
+use crate::wire::{Malformed, Reader, Writer};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Longest token in bytes.
+pub const CONTEXT_BYTES_MAX: usize = 4096;
+/// From this many actors on an operator is told.
+pub const ACTORS_ALARM: usize = 32;
+const FORMAT: u8 = 1;
+const HAS_STAMP: u8 = 1;
+const SEAL_BYTES: usize = 16;
+
+/// What a client has seen of a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// The dots.
+    pub vv: VersionVector,
+    /// The highest stamp, in `lww` keyspaces: a write made after a read beats what was read.
+    pub stamp: Option<Stamp>,
+}
+
+/// Makes and opens tokens of one cluster.
+#[derive(Clone)]
+pub struct Sealer {
+    key: [u8; 32],
+}
+
+impl Sealer {
+    /// With the cluster's secret.
+    pub fn new(cluster_secret: &[u8]) -> Sealer {
+        Sealer { key: blake3::derive_key("merganser 2026-11 context seal v1", cluster_secret) }
+    }
+
+    /// The token for `context` of this key.
+    pub fn seal(&self, keyspace: KeyspaceId, key: &[u8], context: &Context) -> Bytes {
+        let mut token = BytesMut::with_capacity(2 + context.vv.len() * 12 + 12 + SEAL_BYTES);
+        token.put_u8(FORMAT);
+        token.put_u8(if context.stamp.is_some() { HAS_STAMP } else { 0 });
+        put_vector(&mut token, &context.vv);
+        if let Some(stamp) = context.stamp {
+            token.varint(stamp.millis);
+            token.varint(u64::from(stamp.logical));
+        }
+        let mac = self.mac(keyspace, key, &token);
+        token.put_slice(&mac);
+        token.freeze()
+    }
+
+    /// What the token says, if it is one of this key.
+    pub fn open(&self, keyspace: KeyspaceId, key: &[u8], token: &Bytes) -> Result<Context, Problem> {
+        if token.len() > CONTEXT_BYTES_MAX {
+            return Err(Problem::TooLarge {
+                what: "context",
+                size_bytes: token.len() as u64,
+                limit_bytes: CONTEXT_BYTES_MAX as u64,
+            });
+        }
+        if token.len() < 2 + SEAL_BYTES || token[0] != FORMAT {
+            return Err(Problem::InvalidContext { forged: false });
+        }
+        let body = token.slice(..token.len() - SEAL_BYTES);
+        let mut seal = [0; SEAL_BYTES];
+        seal.copy_from_slice(&token[body.len()..]);
+        // blake3::Hash compares in constant time; pad both to its length.
+        if padded(self.mac(keyspace, key, &body)) != padded(seal) {
+            return Err(Problem::InvalidContext { forged: true });
+        }
+        decode(body).map_err(|_| Problem::InvalidContext { forged: false })
+    }
+
+    fn mac(&self, keyspace: KeyspaceId, key: &[u8], body: &[u8]) -> [u8; SEAL_BYTES] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&keyspace.0.to_be_bytes());
+        hasher.update(&(key.len() as u64).to_be_bytes());
+        hasher.update(key);
+        hasher.update(body);
+        let mut mac = [0; SEAL_BYTES];
+        mac.copy_from_slice(&hasher.finalize().as_bytes()[..SEAL_BYTES]);
+        mac
+    }
+}
+
+fn padded(mac: [u8; SEAL_BYTES]) -> blake3::Hash {
+    let mut bytes = [0; 32];
+    bytes[..SEAL_BYTES].copy_from_slice(&mac);
+    blake3::Hash::from_bytes(bytes)
+}
+
+fn decode(body: Bytes) -> Result<Context, Malformed> {
+    let mut reader = Reader::new(body);
+    reader.u8("context format")?;
+    let flags = reader.u8("context flags")?;
+    let vv = read_vector(&mut reader)?;
+    let stamp = if flags & HAS_STAMP != 0 { Some(read_stamp(&mut reader)?) } else { None };
+    reader.end("context")?;
+    Ok(Context { vv, stamp })
+}
+
+/// A vector's encoding, shared with states and messages.
+pub(crate) fn put_vector(buffer: &mut BytesMut, vv: &VersionVector) {
+    buffer.varint(vv.len() as u64);
+    for (actor, counter) in vv.iter() {
+        buffer.put_u64(actor.0);
+        buffer.varint(counter);
+    }
+}
+
+pub(crate) fn read_vector(reader: &mut Reader) -> Result<VersionVector, Malformed> {
+    let count = reader.count(9, "version vector")?;
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        let actor = ActorId(reader.u64("actor")?);
+        entries.push((actor, reader.varint("counter")?));
+    }
+    VersionVector::from_sorted(entries).ok_or(Malformed("version vector order"))
+}
+
+pub(crate) fn read_stamp(reader: &mut Reader) -> Result<Stamp, Malformed> {
+    let millis = reader.varint("stamp")?;
+    let logical = u32::try_from(reader.varint("stamp")?).map_err(|_| Malformed("stamp"))?;
+    Ok(Stamp { millis, logical })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Dot;
+
+    fn context(actors: u64) -> Context {
+        let mut vv = VersionVector::new();
+        (1..=actors).for_each(|i| vv.add(Dot { actor: ActorId(i << 40 | 7), counter: i * 1000 }));
+        Context { vv, stamp: Some(Stamp { millis: 1_790_000_000_000, logical: 3 }) }
+    }
+
+    #[test]
+    fn a_token_comes_back_and_is_short() {
+        let sealer = Sealer::new(b"secret");
+        for actors in [0, 1, 3, 31] {
+            let token = sealer.seal(KeyspaceId(7), b"key", &context(actors));
+            assert_eq!(sealer.open(KeyspaceId(7), b"key", &token), Ok(context(actors)));
+            assert!(actors > 3 || token.len() < 128, "{}", token.len());
+            assert!(token.len() < 512);
+        }
+    }
+
+    #[test]
+    fn a_token_opens_for_its_own_key_keyspace_and_cluster_only() {
+        let sealer = Sealer::new(b"secret");
+        let token = sealer.seal(KeyspaceId(7), b"key", &context(3));
+        let forged = Err(Problem::InvalidContext { forged: true });
+        assert_eq!(sealer.open(KeyspaceId(7), b"kez", &token), forged);
+        assert_eq!(sealer.open(KeyspaceId(8), b"key", &token), forged);
+        assert_eq!(Sealer::new(b"other").open(KeyspaceId(7), b"key", &token), forged);
+        for index in 1..token.len() {
+            let mut changed = token.to_vec();
+            changed[index] ^= 1;
+            assert_eq!(sealer.open(KeyspaceId(7), b"key", &changed.into()), forged, "byte {index}");
+        }
+        for length in 0..token.len() {
+            assert!(sealer.open(KeyspaceId(7), b"key", &token.slice(..length)).is_err());
+        }
+        let long = Bytes::from(vec![1; CONTEXT_BYTES_MAX + 1]);
+        assert!(matches!(sealer.open(KeyspaceId(7), b"key", &long), Err(Problem::TooLarge { .. })));
+    }
+}

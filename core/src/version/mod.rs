@@ -1,0 +1,28 @@
+//! What a key holds: causality and values.
+//!
+//! ```text
+//!   causal keyspaces    { vv: actor → n,  siblings: dot → version }      siblings
+//!   lww keyspaces       the version with the highest (stamp, dot)        register
+//!   lattice keyspaces   { removed: actor → n,  claim → joined value … }  fragments
+//! ```
+//!
+//! Explicit dots, as in a dotted version vector set (Almeida, Baquero, Gonçalves, Preguiça,
+//! Fonte, DAIS 2014), in the form of a multi-value register (semantics §3). In: states from
+//! storage, peers, clients. Out: their join. Absent: quorums, plugins, anything that waits.
+
+pub mod clock;
+pub mod codec;
+pub mod context;
+pub mod fragments;
+pub mod register;
+pub mod siblings;
+mod stamp;
+mod state;
+
+pub use clock::{Claim, VersionVector};
+pub use context::{Context, Sealer};
+pub use fragments::{Fragment, Fragments};
+pub use register::Register;
+pub use siblings::Siblings;
+pub use stamp::{Clock, SKEW_MS_MAX, Stamp, too_far_ahead};
+pub use state::{Content, Digest, KeyState, Kind, Receipt, Version};

@@ -1,0 +1,140 @@
+//! The state of a key in `siblings` and `resolver` keyspaces: a context and the live versions.
+//!
+//! In: puts, deletes, states of other replicas. Out: the least upper bound of all that was seen.
+//! Sync keeps a version that is on both sides, or on one side and not covered by the other's
+//! context; then the context is the pointwise maximum (semantics §3). Absent: who resolves
+//! siblings, and limits on how many there are.
+
+use super::{Content, Version, VersionVector};
+use crate::id::{Dot, RequestId};
+
+/// `{ vv: actor → n, siblings: dot → version }`, siblings by dot, each covered by vv.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Siblings {
+    vv: VersionVector,
+    versions: Vec<(Dot, Version)>,
+}
+
+impl Siblings {
+    /// From decoded parts; None unless dots ascend and lie within `vv`.
+    pub fn from_parts(vv: VersionVector, versions: Vec<(Dot, Version)>) -> Option<Siblings> {
+        let ascending = versions.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let within = versions.iter().all(|(dot, _)| dot.counter > 0 && vv.covers(*dot));
+        (ascending && within).then_some(Siblings { vv, versions })
+    }
+
+    /// All dots this has seen.
+    pub fn vv(&self) -> &VersionVector {
+        &self.vv
+    }
+
+    /// Live versions in dot order.
+    pub fn iter(&self) -> impl Iterator<Item = &(Dot, Version)> {
+        self.versions.iter()
+    }
+
+    /// How many live versions, deletes included.
+    pub fn len(&self) -> usize {
+        self.versions.len()
+    }
+
+    /// No live version.
+    pub fn is_empty(&self) -> bool {
+        self.versions.is_empty()
+    }
+
+    /// How many are shown once byte-equal ones count once (R1).
+    pub fn len_distinct(&self) -> usize {
+        let distinct = |(index, (_, version)): (usize, &(Dot, Version))| {
+            self.versions[..index].iter().all(|(_, earlier)| earlier.content != version.content)
+        };
+        self.versions.iter().enumerate().filter(|entry| distinct(*entry)).count()
+    }
+
+    /// The live version that a request stored, if it is still there.
+    pub fn of_request(&self, request: RequestId) -> Option<(Dot, &Version)> {
+        let found = self.versions.iter().find(|(_, version)| version.request_id == Some(request));
+        found.map(|(dot, version)| (*dot, version))
+    }
+
+    /// A new write that had seen `context`: what the context covers goes, `version` comes under
+    /// `dot`.
+    pub fn write(&mut self, context: &VersionVector, dot: Dot, version: Version) {
+        assert!(!self.vv.covers(dot), "{dot} was issued before");
+        assert!(!context.covers(dot), "a client has seen {dot} before it was issued");
+        self.versions.retain(|(dot, _)| !context.covers(*dot));
+        self.vv.join(context);
+        self.vv.add(dot);
+        let at = self.versions.partition_point(|(other, _)| *other < dot);
+        self.versions.insert(at, (dot, version));
+        self.check();
+    }
+
+    /// The least upper bound with `other`. Answers dots that carry different content on the two
+    /// sides: what is here stays.
+    #[must_use]
+    pub fn sync(&mut self, other: &Siblings) -> Vec<Dot> {
+        let mut reused = Vec::new();
+        if self.vv.dominates(&other.vv) && other.vv.dominates(&self.vv) && self.same_dots(other) {
+            for ((dot, mine), (_, theirs)) in self.versions.iter().zip(&other.versions) {
+                if mine.content != theirs.content {
+                    reused.push(*dot);
+                }
+            }
+            return reused;
+        }
+        let mut joined = Vec::with_capacity(self.versions.len() + other.versions.len());
+        let (mut left, mut right) =
+            (std::mem::take(&mut self.versions).into_iter().peekable(), other.versions.iter().peekable());
+        loop {
+            let order = match (left.peek(), right.peek()) {
+                (None, None) => break,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some((mine, _)), Some((theirs, _))) => mine.cmp(theirs),
+            };
+            match order {
+                std::cmp::Ordering::Less => {
+                    joined.extend(left.next().filter(|(dot, _)| !other.vv.covers(*dot)));
+                }
+                std::cmp::Ordering::Greater => {
+                    joined.extend(right.next().filter(|(dot, _)| !self.vv.covers(*dot)).cloned());
+                }
+                std::cmp::Ordering::Equal => {
+                    if let (Some(mine), Some(theirs)) = (left.next(), right.next()) {
+                        if mine.1.content != theirs.1.content {
+                            reused.push(mine.0);
+                        }
+                        joined.push(mine);
+                    }
+                }
+            }
+        }
+        self.versions = joined;
+        self.vv.join(&other.vv);
+        self.check();
+        reused
+    }
+
+    fn same_dots(&self, other: &Siblings) -> bool {
+        self.versions.len() == other.versions.len()
+            && self.versions.iter().zip(&other.versions).all(|(mine, theirs)| mine.0 == theirs.0)
+    }
+
+    /// Live versions that are values.
+    pub fn values(&self) -> impl Iterator<Item = &(Dot, Version)> {
+        self.versions.iter().filter(|(_, version)| version.content != Content::Tombstone)
+    }
+
+    /// What must always hold: dots ascend and lie within the context.
+    fn check(&self) {
+        assert!(
+            self.versions.windows(2).all(|pair| pair[0].0 < pair[1].0),
+            "siblings in dot order, once each"
+        );
+        assert!(
+            self.versions.iter().all(|(dot, _)| self.vv.covers(*dot)),
+            "every sibling's dot lies within vv"
+        );
+    }
+}
