@@ -1,0 +1,398 @@
+//! The client itself: settings, links to nodes, and the loop that makes a request succeed if it
+//! can.
+//!
+//! In: addresses; requests. Out: outcomes within their deadline. The loop only carries out what
+//! `routing` and `retry` decide. Absent: what a request means; that is `keyspace` and `entry`.
+
+use crate::{
+    Admin, KEY_BYTES_MAX, Keyspace,
+    entry::Written,
+    error::Error,
+    link::Link,
+    retry::{self, Fate, Patience, Standing, Step},
+    routing::Topology,
+    topology,
+};
+use merganser_proto::v1::{pipeline_reply::Outcome, pipeline_request::Request};
+use parking_lot::{Mutex, RwLock};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use tokio::{task::AbortHandle, time::Instant};
+
+/// A cluster. Cheap to clone; all clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) settings: Settings,
+    seeds: Vec<Arc<str>>,
+    links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
+    topology: RwLock<Arc<Topology>>,
+    random: Mutex<StdRng>,
+    follower: Mutex<Option<AbortHandle>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) timeout: Duration,
+    pub(crate) attempt_timeout: Duration,
+    connect_timeout: Duration,
+    patience: Patience,
+    pipelined: bool,
+    follow_topology: bool,
+}
+
+/// Settings of a client before it connects.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    settings: Settings,
+}
+
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// With all its attempts and pauses.
+    pub(crate) whole: Duration,
+    /// One attempt.
+    pub(crate) attempt: Duration,
+}
+
+/// How a request may be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// It changes nothing.
+    Read,
+    /// It carries a request id; its fate is kept track of.
+    Write,
+    /// Only where it had no effect for certain.
+    Never,
+}
+
+impl Builder {
+    /// Time for a whole request, its retries included, unless the call says otherwise. 10 s.
+    pub fn timeout(mut self, timeout: Duration) -> Builder {
+        self.settings.timeout = timeout;
+        self
+    }
+
+    /// Time for one attempt: after it the next node is asked. 3 s.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Builder {
+        self.settings.attempt_timeout = timeout;
+        self
+    }
+
+    /// Time for a connection to come about. 2 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// Attempts at most; 1 = no retries. 10.
+    pub fn attempts_max(mut self, attempts: u32) -> Builder {
+        self.settings.patience.attempts_max = attempts.max(1);
+        self
+    }
+
+    /// One stream to each node instead of a call for each request: some ten times cheaper when
+    /// many requests are in flight. Off.
+    pub fn pipelined(mut self, pipelined: bool) -> Builder {
+        self.settings.pipelined = pipelined;
+        self
+    }
+
+    /// Whether to route by the ring. Off, every request goes to the first of the given addresses
+    /// that answers. On.
+    pub fn follow_topology(mut self, follow: bool) -> Builder {
+        self.settings.follow_topology = follow;
+        self
+    }
+
+    /// Connects: any node of the cluster will do, several are safer.
+    pub async fn connect(
+        self,
+        addresses: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Client, Error> {
+        let seeds: Vec<Arc<str>> = addresses.into_iter().map(|address| address.into().into()).collect();
+        if seeds.is_empty() {
+            return Err(Error::InvalidArgument {
+                field: "addresses".into(),
+                reason: "at least one is needed".into(),
+            });
+        }
+        let inner = Inner {
+            settings: self.settings,
+            seeds,
+            links: Mutex::default(),
+            topology: RwLock::new(Arc::new(Topology::empty())),
+            random: Mutex::new(StdRng::from_os_rng()),
+            follower: Mutex::default(),
+        };
+        let client = Client { inner: Arc::new(inner) };
+        for seed in &client.inner.seeds {
+            client.inner.link(seed)?;
+        }
+        if client.inner.settings.follow_topology {
+            topology::follow(&client).await?;
+        }
+        Ok(client)
+    }
+}
+
+impl Client {
+    /// Connects with default settings: any node of the cluster will do, several are safer.
+    pub async fn connect(addresses: impl IntoIterator<Item = impl Into<String>>) -> Result<Client, Error> {
+        Client::builder().connect(addresses).await
+    }
+
+    /// Settings first.
+    pub fn builder() -> Builder {
+        Builder {
+            settings: Settings {
+                timeout: Duration::from_secs(10),
+                attempt_timeout: Duration::from_secs(3),
+                connect_timeout: Duration::from_secs(2),
+                patience: Patience::default(),
+                pipelined: false,
+                follow_topology: true,
+            },
+        }
+    }
+
+    /// The keys of a keyspace. Whether it exists shows with the first request.
+    pub fn keyspace(&self, name: impl Into<String>) -> Keyspace {
+        Keyspace::new(self.clone(), name.into())
+    }
+
+    /// What operators ask for.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.clone())
+    }
+
+    /// The ring as this client knows it now.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.inner.topology.read())
+    }
+
+    /// A request about one key, repeated until it succeeds, cannot, or time is up.
+    pub(crate) async fn request(
+        &self,
+        target: Target<'_>,
+        timeout: Duration,
+        request: &Request,
+    ) -> Result<Outcome, Error> {
+        let repeat = match request {
+            Request::Get(_) | Request::Query(_) => Repeat::Read,
+            Request::Put(_) | Request::Delete(_) | Request::Apply(_) => Repeat::Write,
+        };
+        let times = Times { whole: timeout, attempt: self.inner.settings.attempt_timeout };
+        self.ask(Some(target), times, repeat, |link, limit| {
+            let request = with_timeout(request.clone(), limit);
+            async move { link.call(request).await }
+        })
+        .await
+    }
+
+    /// Asks node after node as `retry` decides. `attempt` gets a node and the time that the node
+    /// may take.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        target: Option<Target<'_>>,
+        times: Times,
+        repeat: Repeat,
+        attempt: impl Fn(Arc<Link>, Duration) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let settings = &self.inner.settings;
+        let deadline = Instant::now() + times.whole;
+        let candidates = self.inner.candidates(target);
+        let mut fate = Fate::default();
+        let (mut candidate, mut attempts) = (0, 0);
+        loop {
+            let limit = deadline.duration_since(Instant::now()).min(times.attempt);
+            attempts += 1;
+            let error = match self.attempt(&candidates[candidate], limit, &attempt).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            fate.note(&error);
+            let standing = Standing {
+                attempts,
+                candidate,
+                candidates: candidates.len(),
+                remaining: deadline.duration_since(Instant::now()),
+            };
+            let jitter = self.inner.random.lock().random();
+            let step = match repeat {
+                Repeat::Never if may_have_had_effect(&error) => Step::GiveUp,
+                _ => retry::next(&settings.patience, standing, &error, jitter),
+            };
+            match step {
+                Step::GiveUp if repeat == Repeat::Write => return Err(fate.outcome(error)),
+                Step::GiveUp => return Err(error),
+                Step::Ask { candidate: next, after } => {
+                    tracing::debug!(%error, attempts, next = &*candidates[next], ?after, "asking again");
+                    tokio::time::sleep(after).await;
+                    candidate = next;
+                }
+            }
+        }
+    }
+
+    /// One attempt at one node.
+    pub(crate) async fn attempt<T, F>(
+        &self,
+        address: &Arc<str>,
+        limit: Duration,
+        attempt: &impl Fn(Arc<Link>, Duration) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        // The address may be one that a node told: that it is no address is no reason to give up.
+        let link = self.inner.link(address).map_err(|error| Error::Unavailable {
+            node: address.to_string(),
+            reason: error.what(),
+            sent: false,
+        })?;
+        let outcome = match tokio::time::timeout(limit, attempt(Arc::clone(&link), told(limit))).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::Unavailable {
+                node: address.to_string(),
+                reason: format!("no answer within {} ms", limit.as_millis()),
+                sent: true,
+            }),
+        };
+        link.note(matches!(outcome, Err(Error::Unavailable { .. })));
+        outcome
+    }
+
+    pub(crate) fn request_id(&self) -> [u8; 16] {
+        self.inner.random.lock().random()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("seeds", &self.inner.seeds).finish_non_exhaustive()
+    }
+}
+
+/// A keyspace and a key in it.
+pub(crate) type Target<'a> = (&'a str, &'a [u8]);
+
+/// A node is told a little less than we wait, so that its typed answer comes before we give up.
+fn told(limit: Duration) -> Duration {
+    limit - (limit / 10).min(Duration::from_millis(250))
+}
+
+fn may_have_had_effect(error: &Error) -> bool {
+    matches!(error, Error::Unavailable { sent: true, .. } | Error::Uncertain(_))
+}
+
+pub(crate) fn with_timeout(mut request: Request, limit: Duration) -> Request {
+    // 0 would mean the node's own default.
+    let limit_ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).max(1);
+    match &mut request {
+        Request::Get(get) => get.timeout_ms = limit_ms,
+        Request::Put(put) => put.timeout_ms = limit_ms,
+        Request::Delete(delete) => delete.timeout_ms = limit_ms,
+        Request::Apply(apply) => apply.timeout_ms = limit_ms,
+        Request::Query(query) => query.timeout_ms = limit_ms,
+    }
+    request
+}
+
+impl Inner {
+    /// At least one, because there is at least one seed.
+    pub(crate) fn candidates(&self, target: Option<Target<'_>>) -> Vec<Arc<str>> {
+        let failing: Vec<Arc<str>> = {
+            let links = self.links.lock();
+            links.values().filter(|link| link.failing()).map(|link| Arc::clone(&link.address)).collect()
+        };
+        let topology = Arc::clone(&self.topology.read());
+        let candidates = topology
+            .candidates(target, &self.seeds, |address| failing.iter().any(|failing| **failing == *address));
+        assert!(!candidates.is_empty(), "a client has seeds");
+        candidates
+    }
+
+    pub(crate) fn link(&self, address: &Arc<str>) -> Result<Arc<Link>, Error> {
+        let mut links = self.links.lock();
+        if let Some(link) = links.get(address) {
+            return Ok(Arc::clone(link));
+        }
+        let settings = &self.settings;
+        let link = Arc::new(Link::new(Arc::clone(address), settings.pipelined, settings.connect_timeout)?);
+        links.insert(Arc::clone(address), Arc::clone(&link));
+        Ok(link)
+    }
+
+    pub(crate) fn set_topology(&self, topology: Topology) {
+        // Connections to nodes that left are closed; the seeds stay, they are the way back.
+        let kept = |address: &str| {
+            topology.members().any(|member| *member.address == *address)
+                || self.seeds.iter().any(|seed| **seed == *address)
+        };
+        self.links.lock().retain(|address, _| kept(address));
+        *self.topology.write() = Arc::new(topology);
+    }
+
+    pub(crate) fn followed_by(&self, follower: AbortHandle) {
+        *self.follower.lock() = Some(follower);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(follower) = self.follower.get_mut() {
+            follower.abort();
+        }
+    }
+}
+
+/// A logical write: everything that its attempts have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct PendingWrite {
+    pub(crate) client: Client,
+    pub(crate) request: Request,
+    pub(crate) timeout: Duration,
+}
+
+impl PendingWrite {
+    pub(crate) async fn send(&self) -> Result<Written, Error> {
+        let (keyspace, key) = match &self.request {
+            Request::Put(put) => (&put.keyspace, &put.key),
+            Request::Delete(delete) => (&delete.keyspace, &delete.key),
+            Request::Apply(apply) => (&apply.keyspace, &apply.key),
+            Request::Get(_) | Request::Query(_) => {
+                return Err(Error::protocol("a read is not a write"));
+            }
+        };
+        check_key(key)?;
+        match self.client.request((keyspace, key), self.timeout, &self.request).await {
+            Ok(Outcome::Write(reply)) => Ok(Written::from_wire(reply)),
+            Ok(_) => Err(Error::protocol("another kind of reply than the request's")),
+            Err(Error::Uncertain(mut facts)) => {
+                facts.pending = Some(self.clone());
+                Err(Error::Uncertain(facts))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+pub(crate) fn check_key(key: &[u8]) -> Result<(), Error> {
+    match key.len() {
+        0 => Err(Error::InvalidArgument { field: "key".into(), reason: "it is empty".into() }),
+        1..=KEY_BYTES_MAX => Ok(()),
+        size => Err(Error::TooLarge {
+            what: "key".into(),
+            size_bytes: size as u64,
+            limit_bytes: KEY_BYTES_MAX as u64,
+        }),
+    }
+}

@@ -1,0 +1,366 @@
+//! Why a request failed: one variant for each thing a caller may want to do about it.
+//!
+//! In: gRPC statuses and the `Problem`s inside them or beside other outcomes. Out: [`Error`], with
+//! the facts in fields, a stable [`Error::code`] and a [`Error::hint`] of what to do next.
+//! Absent: whether to try again; that is `retry`.
+
+use crate::{Context, client::PendingWrite, entry::Written};
+use merganser_core::id::{ActorId, Dot};
+use merganser_proto::v1::{self, problem::Detail};
+use prost::Message;
+use std::{fmt, time::Duration};
+use tonic::{Code, Status};
+
+/// Where the server puts its `Problem`s.
+const PROBLEM_TYPE: &str = "merganser.v1.Problem";
+
+/// Why a request failed. [`Error::Uncertain`] alone leaves open whether something was written.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// No node answered. Where `sent`, a node may still have received the request.
+    Unavailable {
+        /// The last node tried.
+        node: String,
+        /// What went wrong with it.
+        reason: String,
+        /// Whether the request may have left this process.
+        sent: bool,
+    },
+    /// Nothing was written: fewer replicas within reach than the quorum needs.
+    NotEnoughReplicas {
+        /// What the quorum needs.
+        needed: u32,
+        /// What the coordinator could reach.
+        reachable: u32,
+    },
+    /// The write may or may not become visible.
+    Uncertain(Box<Uncertain>),
+    /// The key has too many siblings for another blind put.
+    SiblingLimit {
+        /// How many it has.
+        siblings: u32,
+        /// How many a blind put may find.
+        limit: u32,
+        /// Covers them.
+        context: Context,
+    },
+    /// A key, value, or reply beyond its limit.
+    TooLarge {
+        /// `key`, `value`, `reply`, …
+        what: String,
+        /// Its size.
+        size_bytes: u64,
+        /// The most there may be.
+        limit_bytes: u64,
+    },
+    /// The keyspace's plugin refused the value or the operation.
+    InvalidValue {
+        /// In the plugin's own words.
+        kind: String,
+        /// In the plugin's own words.
+        reason: String,
+    },
+    /// A put or delete without a context that did not say `blind`.
+    ContextRequired,
+    /// The context is not one that this cluster made for this key.
+    InvalidContext {
+        /// True: its seal does not match. False: it does not even parse.
+        forged: bool,
+    },
+    /// No keyspace has this name.
+    UnknownKeyspace {
+        /// The name.
+        keyspace: String,
+    },
+    /// The node has too much to do.
+    Overloaded {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The request makes no sense.
+    InvalidArgument {
+        /// Which field.
+        field: String,
+        /// Why.
+        reason: String,
+    },
+    /// One value was asked for, and there are siblings that nothing settled.
+    Unresolved {
+        /// Why not.
+        reason: String,
+    },
+    /// An `lww` stamp too far ahead of the node's clock.
+    ClockSkew {
+        /// How far.
+        ahead: Duration,
+    },
+    /// Something of this name exists already.
+    AlreadyExists {
+        /// What.
+        what: String,
+    },
+    /// Nothing of this name exists.
+    NotFound {
+        /// What.
+        what: String,
+    },
+    /// The state of the cluster forbids it.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// The node answered with something that this client does not understand, or failed inside.
+    Server {
+        /// The gRPC code.
+        code: u32,
+        /// The node's words.
+        reason: String,
+    },
+}
+
+/// A write of unknown fate.
+#[derive(Clone, Debug)]
+pub struct Uncertain {
+    /// The dot it has if it becomes visible, where a coordinator told.
+    pub dot: Option<Dot>,
+    /// Replicas that are known to have it.
+    pub replicas: Vec<String>,
+    /// How many were needed.
+    pub needed: u32,
+    /// What happened last.
+    pub cause: String,
+    /// The write itself; none for one item of a raw reply.
+    pub(crate) pending: Option<PendingWrite>,
+}
+
+impl Uncertain {
+    /// Tries once more, for another full timeout, with the same request id: whatever became of
+    /// the earlier attempts, the write takes effect at most once.
+    pub async fn retry(&self) -> Result<Written, Error> {
+        match &self.pending {
+            Some(pending) => pending.send().await,
+            None => Err(Error::Uncertain(Box::new(self.clone()))),
+        }
+    }
+}
+
+impl Error {
+    /// A stable name of the variant, for programs that print errors.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Unavailable { .. } => "unavailable",
+            Error::NotEnoughReplicas { .. } => "not_enough_replicas",
+            Error::Uncertain(_) => "uncertain",
+            Error::SiblingLimit { .. } => "sibling_limit",
+            Error::TooLarge { .. } => "too_large",
+            Error::InvalidValue { .. } => "invalid_value",
+            Error::ContextRequired => "context_required",
+            Error::InvalidContext { .. } => "invalid_context",
+            Error::UnknownKeyspace { .. } => "unknown_keyspace",
+            Error::Overloaded { .. } => "overloaded",
+            Error::InvalidArgument { .. } => "invalid_argument",
+            Error::Unresolved { .. } => "unresolved",
+            Error::ClockSkew { .. } => "clock_skew",
+            Error::AlreadyExists { .. } => "already_exists",
+            Error::NotFound { .. } => "not_found",
+            Error::Refused { .. } => "refused",
+            Error::Server { .. } => "server",
+        }
+    }
+
+    /// What happened, as a fragment that completes "failed: …".
+    pub fn what(&self) -> String {
+        match self {
+            Error::Unavailable { node, reason, .. } => format!("no node answered; {node}: {reason}"),
+            Error::NotEnoughReplicas { needed, reachable } => {
+                format!("{needed} replicas are needed and {reachable} can be reached; nothing was written")
+            }
+            Error::Uncertain(write) => {
+                let dot = write.dot.map(|dot| format!(" as {dot}")).unwrap_or_default();
+                let (acks, needed) = (write.replicas.len(), write.needed);
+                let counted =
+                    if needed > 0 { format!(" ({acks} of {needed} replicas)") } else { String::new() };
+                format!("the write may or may not become visible{dot}{counted}: {}", write.cause)
+            }
+            Error::SiblingLimit { siblings, limit, .. } => {
+                format!("the key has {siblings} siblings and a blind put may find {limit} at most")
+            }
+            Error::TooLarge { what, size_bytes, limit_bytes } => {
+                format!("{what} of {size_bytes} bytes; at most {limit_bytes} are allowed")
+            }
+            Error::InvalidValue { kind, reason } => {
+                format!("the keyspace's plugin refused it ({kind}): {reason}")
+            }
+            Error::ContextRequired => "a write without a context".into(),
+            Error::InvalidContext { forged: true } => {
+                "the context was not made by this cluster for this key".into()
+            }
+            Error::InvalidContext { forged: false } => "the bytes given as a context are not one".into(),
+            Error::UnknownKeyspace { keyspace } => format!("no keyspace is called `{keyspace}`"),
+            Error::Overloaded { retry_after } => {
+                format!("the node has too much to do; it asks for {} ms", retry_after.as_millis())
+            }
+            Error::InvalidArgument { field, reason } => format!("`{field}`: {reason}"),
+            Error::Unresolved { reason } => format!("siblings are unresolved: {reason}"),
+            Error::ClockSkew { ahead } => {
+                format!("the stamp is {} ms ahead of the node's clock", ahead.as_millis())
+            }
+            Error::AlreadyExists { what } | Error::NotFound { what } => what.clone(),
+            Error::Refused { reason } => reason.clone(),
+            Error::Server { code, reason } => {
+                format!("the node failed ({:?}): {reason}", Code::from(*code as i32))
+            }
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Error::Unavailable { .. } => "check that a node runs at that address, or name others",
+            Error::NotEnoughReplicas { .. } => "wait for nodes to come back, or ask for a smaller quorum",
+            Error::Uncertain(_) => "read the key, or retry the same write: it never takes effect twice",
+            Error::SiblingLimit { .. } => "get the key, settle its siblings, and put with that context",
+            Error::TooLarge { .. } => "split it over several keys",
+            Error::InvalidValue { .. } => "write what the plugin of this keyspace accepts",
+            Error::ContextRequired => "get the key and write with its context, or write blind on purpose",
+            Error::InvalidContext { .. } => "get the key again and write with the context of that reply",
+            Error::UnknownKeyspace { .. } => {
+                "create it with `merganser keyspace create`, or list those there are"
+            }
+            Error::Overloaded { .. } => "try again later, or send less at once",
+            Error::InvalidArgument { .. } => "change the request; it will not succeed as it is",
+            Error::Unresolved { .. } => "get the siblings and put one value with their context",
+            Error::ClockSkew { .. } => "set the clocks of the machines right (NTP)",
+            Error::AlreadyExists { .. } => "choose another name, or change the one there is",
+            Error::NotFound { .. } => "list those there are",
+            Error::Refused { .. } => "remove the reason first",
+            Error::Server { .. } => "look into the node's log",
+        }
+    }
+
+    /// From a unary call's status. `node` is whom we asked.
+    pub(crate) fn from_status(node: &str, status: &Status) -> Error {
+        if let Some(problem) = problem_of(status) {
+            return Error::from_problem(problem);
+        }
+        // tonic keeps the cause of what happened on this side; a status sent by a node has none.
+        let local = std::error::Error::source(status).is_some();
+        match status.code() {
+            Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted => {
+                Error::Unavailable {
+                    node: node.into(),
+                    reason: reason(status),
+                    sent: !never_connected(status),
+                }
+            }
+            _ if local => Error::Unavailable { node: node.into(), reason: reason(status), sent: true },
+            code => from_code(code as u32, status.message().to_owned()),
+        }
+    }
+
+    /// From an outcome beside others, or the detail of a status.
+    pub(crate) fn from_problem(problem: v1::Problem) -> Error {
+        let Some(detail) = problem.detail else { return from_code(problem.code, problem.message) };
+        match detail {
+            Detail::NotEnoughReplicas(d) => {
+                Error::NotEnoughReplicas { needed: d.needed, reachable: d.reachable }
+            }
+            Detail::Uncertain(d) => {
+                let acks = d.acks.unwrap_or_default();
+                Error::Uncertain(Box::new(Uncertain {
+                    dot: d.dot.map(dot),
+                    replicas: acks.replicas,
+                    needed: acks.needed,
+                    cause: problem.message,
+                    pending: None,
+                }))
+            }
+            Detail::SiblingLimit(d) => Error::SiblingLimit {
+                siblings: d.siblings,
+                limit: d.limit,
+                context: Context::from_bytes(d.context),
+            },
+            Detail::TooLarge(d) => {
+                Error::TooLarge { what: d.what, size_bytes: d.size_bytes, limit_bytes: d.limit_bytes }
+            }
+            Detail::InvalidValue(d) => Error::InvalidValue { kind: d.kind, reason: d.reason },
+            Detail::ContextRequired(_) => Error::ContextRequired,
+            Detail::InvalidContext(d) => {
+                Error::InvalidContext { forged: d.reason() == v1::invalid_context::Reason::Forged }
+            }
+            Detail::UnknownKeyspace(d) => Error::UnknownKeyspace { keyspace: d.keyspace },
+            Detail::Overloaded(d) => {
+                Error::Overloaded { retry_after: Duration::from_millis(d.retry_after_ms.into()) }
+            }
+            Detail::InvalidArgument(d) => Error::InvalidArgument { field: d.field, reason: d.reason },
+            Detail::Unresolved(d) => Error::Unresolved { reason: d.reason },
+            Detail::ClockSkew(d) => Error::ClockSkew { ahead: Duration::from_millis(d.ahead_ms) },
+        }
+    }
+
+    /// A reply that the protocol does not allow.
+    pub(crate) fn protocol(reason: impl Into<String>) -> Error {
+        Error::Server { code: Code::Internal as u32, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what(), self.hint())
+    }
+}
+
+impl std::error::Error for Error {}
+
+pub(crate) fn dot(dot: v1::Dot) -> Dot {
+    Dot { actor: ActorId(dot.actor), counter: dot.counter }
+}
+
+/// The `Problem` among a status's details. Details that do not decode are as good as none: the
+/// code still tells what to do.
+fn problem_of(status: &Status) -> Option<v1::Problem> {
+    let details = tonic_types::Status::decode(status.details()).ok()?.details;
+    let problem = details.into_iter().find(|any| any.type_url.ends_with(PROBLEM_TYPE))?;
+    v1::Problem::decode(problem.value.as_slice()).ok()
+}
+
+/// What a code says where no detail came with it.
+fn from_code(code: u32, message: String) -> Error {
+    match Code::from(code as i32) {
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted => {
+            Error::Unavailable { node: "the node".into(), reason: message, sent: true }
+        }
+        Code::InvalidArgument | Code::OutOfRange => {
+            Error::InvalidArgument { field: "request".into(), reason: message }
+        }
+        Code::AlreadyExists => Error::AlreadyExists { what: message },
+        Code::NotFound => Error::NotFound { what: message },
+        Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
+            Error::Refused { reason: message }
+        }
+        _ => Error::Server { code, reason: message },
+    }
+}
+
+/// True where not even a connection came about, so that the node saw nothing of the request.
+fn never_connected(status: &Status) -> bool {
+    causes(status).any(|cause| cause.is::<tonic::ConnectError>())
+}
+
+/// The innermost cause says most: "Connection refused (os error 111)".
+fn reason(status: &Status) -> String {
+    match causes(status).last() {
+        Some(cause) => cause.to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |error| error.source())
+}
+
+#[cfg(test)]
+#[path = "error_test.rs"]
+mod error_test;
