@@ -1,0 +1,406 @@
+//! Group commit: many writes, one log write, one sync, one completion call.
+//!
+//! In: writes in order of submission. Out: durable frames, memtable entries, calls of the sink, in that
+//! order. One thread (or `step`) does this; submitters only append to a queue. Deliberately absent: any
+//! timer that waits for company. A group is whatever came while the last one was being synced.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::{Background, Inner, Step};
+use crate::compress;
+use crate::error::Error;
+use crate::fragment::{Body, Kind};
+use crate::limits;
+use crate::memtable::Memtable;
+use crate::metrics::Counters;
+use crate::options::Options;
+use crate::record::{Durability, Op, Record, Write};
+use crate::wal::format::Staged;
+use crate::wal::writer::LogWriter;
+
+/// Who is told about a write.
+enum Waiter {
+    Ticket(u64),
+    Blocked(Arc<Blocked>),
+}
+
+/// A caller of `write` that waits.
+#[derive(Default)]
+struct Blocked {
+    result: Mutex<Option<Result<(), Error>>>,
+    done: Condvar,
+}
+
+struct Queued {
+    waiter: Waiter,
+    ops: Vec<Op>,
+    durability: Durability,
+    bytes: usize,
+    /// Set for writes that are only to be refused: they complete in turn with the others.
+    refused: Option<Error>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    writes: Vec<Queued>,
+    bytes: usize,
+}
+
+/// Writes on their way to the log.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().writes.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.lock().bytes
+    }
+
+    pub(super) fn wake(&self) {
+        // Taking the lock makes sure that nobody is between the check and the wait.
+        let _waiting = self.waiting.lock();
+        self.arrived.notify_all();
+    }
+
+    /// Takes up to about `bytes_max`, at least one write.
+    fn take(&self, bytes_max: usize) -> Vec<Queued> {
+        let mut waiting = self.waiting.lock();
+        if waiting.bytes <= bytes_max {
+            waiting.bytes = 0;
+            return std::mem::take(&mut waiting.writes);
+        }
+        let mut sum = 0;
+        let fits = |write: &&Queued| {
+            let before = sum;
+            sum += write.bytes;
+            before == 0 || sum <= bytes_max
+        };
+        let count = waiting.writes.iter().take_while(fits).count();
+        let rest = waiting.writes.split_off(count);
+        let taken = std::mem::replace(&mut waiting.writes, rest);
+        waiting.bytes -= taken.iter().map(|write| write.bytes).sum::<usize>();
+        taken
+    }
+
+    /// Waits until there is something to commit, the deadline passes, or someone calls `wake`.
+    fn wait(&self, deadline: Option<Instant>, stop: impl Fn() -> bool) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.writes.is_empty() || stop() {
+            return;
+        }
+        match deadline {
+            Some(deadline) => {
+                self.arrived.wait_until(&mut waiting, deadline);
+            }
+            None => self.arrived.wait(&mut waiting),
+        }
+    }
+}
+
+/// The log being written, and what belongs to it.
+pub(super) struct LogState {
+    pub(super) writer: LogWriter,
+    pub(super) sequence_next: u64,
+    /// When the oldest unsynced interval write was written; unused when stepped.
+    pub(super) unsynced_since: Option<Instant>,
+    /// Set by `close`: nothing may be appended after the seal.
+    pub(super) sealed: bool,
+}
+
+impl Inner {
+    pub(super) fn submit(&self, writes: Vec<Write>) {
+        if writes.is_empty() {
+            return;
+        }
+        if let Err(error) = self.check_usable() {
+            let tickets: Vec<u64> = writes.iter().map(|write| write.ticket).collect();
+            self.sink.committed(&tickets, Err(error));
+            return;
+        }
+        self.enqueue(
+            writes.into_iter().map(|write| (Waiter::Ticket(write.ticket), write.ops, write.durability)),
+        );
+    }
+
+    fn enqueue(&self, writes: impl Iterator<Item = (Waiter, Vec<Op>, Durability)>) {
+        let mut waiting = self.queue.waiting.lock();
+        for (waiter, ops, durability) in writes {
+            let (bytes, refused) = match limits::check(&ops) {
+                Ok(bytes) if waiting.bytes + bytes > self.options.queue_bytes_max && waiting.bytes > 0 => {
+                    Counters::add(&self.counters.overloaded, 1);
+                    (0, Some(Error::Overloaded))
+                }
+                Ok(bytes) => (bytes, None),
+                Err(error) => (0, Some(error)),
+            };
+            let ops = if refused.is_some() { Vec::new() } else { ops };
+            waiting.bytes += bytes;
+            waiting.writes.push(Queued { waiter, ops, durability, bytes, refused });
+        }
+        drop(waiting);
+        self.queue.arrived.notify_one();
+    }
+
+    pub(super) fn write_and_wait(&self, ops: Vec<Op>, durability: Durability) -> Result<(), Error> {
+        self.check_usable()?;
+        let blocked = Arc::new(Blocked::default());
+        self.enqueue([(Waiter::Blocked(blocked.clone()), ops, durability)].into_iter());
+        if self.options.background == Background::Stepped {
+            while blocked.result.lock().is_none() {
+                self.commit_group();
+            }
+        }
+        let mut result = blocked.result.lock();
+        while result.is_none() {
+            blocked.done.wait(&mut result);
+        }
+        result.take().expect("the loop waited for it")
+    }
+
+    /// The log thread's whole life.
+    pub(super) fn log_thread(&self) {
+        loop {
+            let deadline = self.log.lock().unsynced_since.map(|since| since + self.options.sync_interval);
+            self.queue.wait(deadline, || self.is_closed());
+            if self.queue.len() > 0 {
+                self.slow_down();
+                self.commit_group();
+            } else if self.is_closed() {
+                return;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                // A failure has poisoned the database; later commits tell.
+                let _ = self.sync_log();
+            }
+        }
+    }
+
+    /// Slows the log by a delay that grows with the debt, instead of stopping it at a threshold. Only a full
+    /// set of frozen memtables makes it wait: memory is finite.
+    fn slow_down(&self) {
+        let mut memtables = self.shape().frozen.len();
+        while memtables >= self.options.memtables_frozen_max && self.check_usable().is_ok() {
+            self.background.wait_for_change(Duration::from_millis(50));
+            memtables = self.shape().frozen.len();
+        }
+        let debt = self.pressure();
+        if debt > 0.6 && memtables > 0 {
+            self.background.wait_for_change(Duration::from_micros(((debt - 0.6) * 10_000.0) as u64));
+        }
+    }
+
+    /// Commits one group; returns how many writes completed, refused ones included.
+    pub(super) fn commit_group(&self) -> usize {
+        let mut log = self.log.lock();
+        let group = self.queue.take(self.options.group_bytes_max);
+        let count = group.len();
+        let (refused, accepted): (Vec<_>, Vec<_>) =
+            group.into_iter().partition(|write| write.refused.is_some());
+        for write in refused {
+            let error = write.refused.clone().expect("partitioned by it");
+            self.complete([write.waiter], Err(error));
+        }
+        if accepted.is_empty() {
+            return count;
+        }
+        let (waiters, result) = self.commit_accepted(&mut log, accepted);
+        drop(log);
+        self.complete(waiters, result);
+        count
+    }
+
+    fn commit_accepted(&self, log: &mut LogState, group: Vec<Queued>) -> (Vec<Waiter>, Result<(), Error>) {
+        let usable = self.check_poison().and_then(|()| if log.sealed { Err(Error::NotOpen) } else { Ok(()) });
+        let ready = usable.and_then(|()| self.make_room(log));
+        if let Err(error) = ready {
+            return (group.into_iter().map(|write| write.waiter).collect(), Err(error));
+        }
+        let sync = group.iter().any(|write| write.durability == Durability::Sync);
+        let interval = group.iter().any(|write| write.durability == Durability::Interval);
+        let bytes = group.iter().map(|write| write.bytes).sum::<usize>();
+        let mut staged = Staged::with_capacity(bytes + 64 * group.len());
+        let mut waiters = Vec::with_capacity(group.len());
+        for write in group {
+            self.stage(&mut staged, &write.ops);
+            waiters.push(write.waiter);
+        }
+        let result = self.append_and_apply(log, staged, sync);
+        if result.is_ok() {
+            Counters::add(&self.counters.ingested_bytes, bytes as u64);
+            let threads = self.options.background != Background::Stepped;
+            if sync {
+                log.unsynced_since = None;
+            } else if interval && threads && log.unsynced_since.is_none() {
+                log.unsynced_since = Some(Instant::now());
+            }
+        }
+        (waiters, result)
+    }
+
+    fn stage(&self, staged: &mut Staged, ops: &[Op]) {
+        staged.begin_write(ops.len());
+        for op in ops {
+            match op {
+                Op::Put { key, record } => self.stage_record(staged, Kind::Put, key, record),
+                Op::Merge { key, record } => self.stage_record(staged, Kind::Merge, key, record),
+                Op::Remove { key } => staged.push_remove(key),
+            }
+        }
+    }
+
+    fn stage_record(&self, staged: &mut Staged, kind: Kind, key: &[u8], record: &Record) {
+        let large = record.body.len() >= self.options.large_value_bytes;
+        let body = pack(&self.options, record.body.clone());
+        staged.push(kind, key, &record.head, body, large);
+    }
+
+    fn append_and_apply(&self, log: &mut LogState, staged: Staged, sync: bool) -> Result<(), Error> {
+        let sequence_first = log.sequence_next;
+        let frame_bytes = log.writer.append(&staged, sequence_first).map_err(|error| match error {
+            // The position did not move: the next group overwrites the half-written frame.
+            Error::NoSpace { .. } => error,
+            other => self.poison(&other),
+        })?;
+        if sync {
+            log.writer.sync().map_err(|error| self.poison(&error))?;
+            Counters::add(&self.counters.log_syncs, 1);
+        }
+        let writes = u64::from(staged.writes);
+        log.sequence_next += writes;
+        let memtable = self.shape().active.clone();
+        let ops = staged.into_ops();
+        memtable.charge(frame_bytes as usize, ops.len());
+        Counters::add(&self.counters.commit_groups, 1);
+        Counters::add(&self.counters.writes, writes);
+        Counters::add(&self.counters.ops, ops.len() as u64);
+        Counters::add(&self.counters.log_bytes, frame_bytes);
+        for (key, fragment) in ops {
+            memtable.insert(key, fragment, self.fold.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Freezes a full memtable before more goes in. Failing to start a log is survivable for a while: the
+    /// old one can still grow.
+    fn make_room(&self, log: &mut LogState) -> Result<(), Error> {
+        let held = self.shape().active.bytes();
+        if held < self.options.memtable_bytes {
+            return Ok(());
+        }
+        match self.rotate(log) {
+            Err(error) if self.check_poison().is_ok() && held < 4 * self.options.memtable_bytes => {
+                tracing::warn!(%error, "could not start a new log; the old one grows on");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Seals the log and the memtable and starts the next ones. Does nothing while the memtable is empty.
+    pub(super) fn rotate(&self, log: &mut LogState) -> Result<(), Error> {
+        if self.shape().active.is_empty() {
+            return Ok(());
+        }
+        if log.writer.has_unsynced() {
+            // The next log's header will vouch for this one's length.
+            log.writer.sync().map_err(|error| self.poison(&error))?;
+        }
+        let writer = self.start_log(&log.writer)?;
+        let active = Arc::new(Memtable::new(writer.number(), log.sequence_next));
+        log.writer = writer;
+        log.unsynced_since = None;
+        let mut shape = self.shape.write();
+        *shape = Arc::new(shape.frozen_into(active));
+        drop(shape);
+        self.background.wake();
+        Ok(())
+    }
+
+    /// Makes unsynced writes durable; says whether there were any.
+    pub(super) fn sync_log(&self) -> Result<bool, Error> {
+        let mut log = self.log.lock();
+        log.unsynced_since = None;
+        if !log.writer.has_unsynced() {
+            return Ok(false);
+        }
+        self.check_poison()?;
+        log.writer.sync().map_err(|error| self.poison(&error))?;
+        Counters::add(&self.counters.log_syncs, 1);
+        Ok(true)
+    }
+
+    /// Commits what waits, then writes an empty frame that proves, after a restart, that nothing is missing.
+    pub(super) fn seal(&self) -> Result<(), Error> {
+        while self.queue.len() > 0 {
+            self.commit_group();
+        }
+        self.sync_log()?;
+        let mut log = self.log.lock();
+        self.check_poison()?;
+        log.sealed = true;
+        let sequence = log.sequence_next;
+        log.writer.append(&Staged::default(), sequence)?;
+        log.writer.sync().map_err(|error| self.poison(&error))
+    }
+
+    fn complete(&self, waiters: impl IntoIterator<Item = Waiter>, result: Result<(), Error>) {
+        let mut tickets = Vec::new();
+        for waiter in waiters {
+            match waiter {
+                Waiter::Ticket(ticket) => tickets.push(ticket),
+                Waiter::Blocked(blocked) => {
+                    *blocked.result.lock() = Some(result.clone());
+                    blocked.done.notify_all();
+                }
+            }
+        }
+        if !tickets.is_empty() {
+            self.sink.committed(&tickets, result);
+        }
+    }
+
+    /// One unit of work, chosen by fixed priorities.
+    pub(super) fn step(&self) -> Step {
+        let crowded = self.shape().frozen.len() + 1 >= self.options.memtables_frozen_max;
+        if crowded && self.flush_one() {
+            return Step::Flushed;
+        }
+        if self.queue.len() > 0 {
+            self.background.retry_failed_work();
+            return Step::Committed { n: self.commit_group() };
+        }
+        if self.check_usable().is_err() {
+            return Step::Idle;
+        }
+        if self.flush_one() {
+            return Step::Flushed;
+        }
+        if self.compact_one() {
+            return Step::Compacted;
+        }
+        // A failure has poisoned the database; the next call tells.
+        if self.sync_log().unwrap_or(false) { Step::Synced } else { Step::Idle }
+    }
+}
+
+/// Bytes in the form they keep for life: a large body is compressed, once, if that pays.
+pub(super) fn pack(options: &Options, raw: Bytes) -> Body {
+    if raw.len() >= options.large_value_bytes
+        && let Some(stored) = compress::compress(&raw, options.value_zstd_level)
+    {
+        return Body { stored: stored.into(), raw_len: raw.len() as u32, zstd: true };
+    }
+    Body::raw(raw)
+}
+
+const _: () = assert!(limits::WRITE_BYTES_MAX * 2 < crate::wal::format::PAYLOAD_BYTES_MAX);

@@ -1,0 +1,289 @@
+//! The database: one handle over log, memtables and tables.
+//!
+//! In: writes with tickets, keys, ranges. Out: completions through the sink, folded records, ordered walks.
+//!
+//! ```text
+//!   submit ─► queue ─► commit: one write, one sync ─► memtable ─► sink
+//!                                │ full: freeze, next log
+//!                                ▼
+//!                             flush ─► table ─► manifest ─► compaction
+//!   get ─► memtables, newest first ─► tables, newest first ─► fold
+//! ```
+//!
+//! Deliberately absent: transactions, snapshots of single keys in time, and any lock held across I/O that a
+//! read would wait for.
+
+mod background;
+mod commit;
+mod read;
+mod recovery;
+mod scan;
+mod shape;
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::Error;
+use crate::fs::{Fs, Lock};
+use crate::metrics::{Counters, Metrics};
+use crate::options::{Background, Options};
+use crate::record::{CommitSink, Durability, Fold, Lookup, Op, Record, Write};
+use crate::table::Cache;
+
+pub use recovery::Recovery;
+pub use scan::{Scan, ScanHeads};
+
+use commit::{LogState, Queue};
+use shape::Shape;
+
+/// A range of keys, as bounds.
+pub type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// One unit of background work, as [`Db::step`] did it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// There was nothing to do.
+    Idle,
+    /// One group commit with so many writes; they are visible and the sink was told.
+    Committed {
+        /// Writes completed, refused ones included.
+        n: usize,
+    },
+    /// What was written under `Durability::Interval` is durable now.
+    Synced,
+    /// One memtable became a table.
+    Flushed,
+    /// Some tables became one.
+    Compacted,
+}
+
+/// An open database. Clones share it; [`Db::close`] or dropping the last one stops it.
+#[derive(Clone)]
+pub struct Db {
+    inner: Arc<Inner>,
+    handle: Arc<Handle>,
+}
+
+/// What only handles own, so that threads can notice that no handle is left.
+struct Handle {
+    inner: Arc<Inner>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inner.stop();
+    }
+}
+
+struct Inner {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    options: Options,
+    fold: Arc<dyn Fold>,
+    sink: Arc<dyn CommitSink>,
+    shape: RwLock<Arc<Shape>>,
+    queue: Queue,
+    log: Mutex<LogState>,
+    background: background::Background,
+    cache: Cache,
+    hash_seed: u64,
+    next_file: AtomicU64,
+    counters: Counters,
+    poison: OnceLock<String>,
+    closed: AtomicBool,
+    _lock: Box<dyn Lock>,
+}
+
+impl Db {
+    /// Opens or makes a database in a directory of its own and recovers what was durable.
+    ///
+    /// Everything that recovery found is written anew and synced before this returns: what a failed sync
+    /// left in the page cache is not believed.
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        options: Options,
+        fold: Arc<dyn Fold>,
+        sink: Arc<dyn CommitSink>,
+    ) -> Result<(Db, Recovery), Error> {
+        let (inner, recovery) = recovery::open(fs, dir, options, fold, sink)?;
+        let inner = Arc::new(inner);
+        let handle = Arc::new(Handle { inner: inner.clone(), threads: Mutex::default() });
+        if let Background::Threads { compaction } = inner.options.background {
+            let started = background::start_threads(&inner, compaction.max(1), &handle.threads);
+            if let Err(error) = started {
+                inner.stop();
+                return Err(Error::io("start threads for", dir, error));
+            }
+        }
+        Ok((Db { inner, handle }, recovery))
+    }
+
+    /// Hands over writes; each completes through the sink. Never waits for I/O. An empty list does nothing.
+    pub fn submit(&self, writes: Vec<Write>) {
+        self.inner.submit(writes);
+    }
+
+    /// Writes and waits for completion: for start-up and tools. Works with threads and stepped.
+    pub fn write(&self, ops: Vec<Op>, durability: Durability) -> Result<(), Error> {
+        self.inner.write_and_wait(ops, durability)
+    }
+
+    /// Reads without ever waiting for the disk.
+    pub fn try_get(&self, key: &[u8]) -> Result<Lookup, Error> {
+        self.inner.try_get(key)
+    }
+
+    /// Reads the folded state of a key; may wait for the disk.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Record>, Error> {
+        self.inner.get(key)
+    }
+
+    /// Reads the folded head of a key. Bodies are only read where several fragments must fold and the fold
+    /// cannot do so by heads alone.
+    pub fn get_head(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.inner.get_head(key)
+    }
+
+    /// The fragments of a key as they are, newest first, unfolded: for when a fold fails.
+    pub fn get_fragments(&self, key: &[u8]) -> Result<Vec<Record>, Error> {
+        self.inner.get_fragments(key)
+    }
+
+    /// Walks a range in order of keys, folded. Tables are pinned as they are now; a key written meanwhile is
+    /// seen in its old or in a newer state.
+    pub fn scan(&self, range: KeyRange) -> Scan {
+        Scan::new(self.inner.clone(), range)
+    }
+
+    /// As [`Db::scan`], but only heads; bodies stored apart are not touched.
+    pub fn scan_heads(&self, range: KeyRange) -> ScanHeads {
+        ScanHeads::new(self.inner.clone(), range)
+    }
+
+    /// Makes everything committed so far part of a table, and waits for that.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.inner.flush()
+    }
+
+    /// Flushes and merges all tables into one, and waits for that.
+    pub fn compact_all(&self) -> Result<(), Error> {
+        self.inner.compact_all()
+    }
+
+    /// Commits what was submitted, syncs, seals the log and stops all threads. Other handles then answer
+    /// `Error::NotOpen`.
+    pub fn close(self) -> Result<(), Error> {
+        self.inner.check_usable()?;
+        self.inner.stop();
+        let threads = std::mem::take(&mut *self.handle.threads.lock());
+        for thread in threads {
+            // A thread that panicked has poisoned the database; the seal tells.
+            let _ = thread.join();
+        }
+        self.inner.seal()
+    }
+
+    /// Does one unit of background work, in an order that depends only on what was submitted.
+    ///
+    /// # Panics
+    /// With `Background::Threads`, where threads do this.
+    pub fn step(&self) -> Step {
+        assert_eq!(self.inner.options.background, Background::Stepped, "step() is for stepped databases");
+        self.inner.step()
+    }
+
+    /// Writes that wait for a commit.
+    pub fn pending_commit(&self) -> usize {
+        self.inner.queue.len()
+    }
+
+    /// How far the engine is behind, from 0 to 1; near 1, writes are slowed and then refused.
+    pub fn pressure(&self) -> f32 {
+        self.inner.pressure()
+    }
+
+    /// Counters and sizes.
+    pub fn metrics(&self) -> Metrics {
+        self.inner.metrics()
+    }
+
+    /// The directory this was opened in.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+}
+
+impl Inner {
+    fn shape(&self) -> Arc<Shape> {
+        self.shape.read().clone()
+    }
+
+    fn new_file_number(&self) -> u64 {
+        self.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn stop(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.queue.wake();
+        self.background.wake();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Marks the database as unusable. The first cause stays.
+    fn poison(&self, cause: &Error) -> Error {
+        let text = self.poison.get_or_init(|| {
+            tracing::error!(dir = %self.dir.display(), %cause, "storage poisoned");
+            cause.to_string()
+        });
+        self.queue.wake();
+        self.background.wake();
+        Error::Poisoned { cause: text.clone() }
+    }
+
+    fn check_poison(&self) -> Result<(), Error> {
+        match self.poison.get() {
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), Error> {
+        self.check_poison()?;
+        if self.is_closed() { Err(Error::NotOpen) } else { Ok(()) }
+    }
+
+    fn pressure(&self) -> f32 {
+        let share = |part: usize, whole: usize| part as f32 / whole.max(1) as f32;
+        let shape = self.shape();
+        let runs_soft = self.options.runs_max / 2;
+        let runs = shape.tables.len().saturating_sub(runs_soft);
+        share(self.queue.bytes(), self.options.queue_bytes_max)
+            .max(share(shape.frozen.len(), self.options.memtables_frozen_max))
+            .max(share(runs, self.options.runs_max - runs_soft))
+            .clamp(0.0, 1.0)
+    }
+
+    fn metrics(&self) -> Metrics {
+        let shape = self.shape();
+        let mut metrics = self.counters.snapshot();
+        metrics.memtable_bytes = shape.active.bytes() as u64;
+        metrics.memtables_frozen = shape.frozen.len() as u64;
+        metrics.tables = shape.tables.len() as u64;
+        metrics.table_bytes = shape.table_bytes();
+        metrics.queue_bytes = self.queue.bytes() as u64;
+        metrics.background_error = self.background.last_error();
+        self.cache.report(&mut metrics);
+        metrics
+    }
+}

@@ -1,0 +1,155 @@
+//! One piece of a key's state as the engine holds it, and how pieces reduce to fewer.
+//!
+//! In: fragments of one key, newest first. Out: the fewest fragments that mean the same. Deliberately absent:
+//! where fragments come from (memtable, table) and where reduced ones go.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::compress;
+use crate::error::Error;
+use crate::record::{Fold, Record};
+use crate::table::{Table, ValueFrame};
+
+/// What a fragment does to the older ones. The numbers are on disk: do not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Complete: hides everything older.
+    Put = 1,
+    /// Folds with what is older.
+    Merge = 2,
+    /// Hides everything older and is no state itself.
+    Remove = 3,
+}
+
+impl Kind {
+    pub(crate) fn from_bits(bits: u8) -> Option<Kind> {
+        match bits {
+            1 => Some(Kind::Put),
+            2 => Some(Kind::Merge),
+            3 => Some(Kind::Remove),
+            _ => None,
+        }
+    }
+}
+
+/// Body bytes as they are stored: compressed at most once, at ingest.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Body {
+    pub(crate) stored: Bytes,
+    pub(crate) raw_len: u32,
+    pub(crate) zstd: bool,
+}
+
+impl Body {
+    pub(crate) fn raw(bytes: Bytes) -> Body {
+        Body { raw_len: bytes.len() as u32, stored: bytes, zstd: false }
+    }
+
+    /// The caller's bytes again. `None` when the compressed bytes do not hold them.
+    pub(crate) fn load(&self) -> Option<Bytes> {
+        if !self.zstd {
+            return Some(self.stored.clone());
+        }
+        compress::decompress(&self.stored, self.raw_len as usize).map(Bytes::from)
+    }
+}
+
+/// A body in memory, or a pointer to one in a table.
+#[derive(Clone)]
+pub(crate) enum Value {
+    Held(Body),
+    At(Arc<Table>, ValueFrame),
+}
+
+#[derive(Clone)]
+pub(crate) struct Fragment {
+    pub(crate) kind: Kind,
+    pub(crate) head: Bytes,
+    pub(crate) value: Value,
+}
+
+impl Fragment {
+    pub(crate) fn remove() -> Fragment {
+        Fragment { kind: Kind::Remove, head: Bytes::new(), value: Value::Held(Body::default()) }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.kind != Kind::Merge
+    }
+
+    /// Reads the body from wherever it is; may wait for the disk.
+    pub(crate) fn load_body(&self, key: &[u8]) -> Result<Bytes, Error> {
+        match &self.value {
+            Value::Held(body) => body.load().ok_or_else(|| damaged_in_memory(key)),
+            Value::At(table, frame) => {
+                table.read_value(frame)?.load().ok_or_else(|| table.damaged_value(frame))
+            }
+        }
+    }
+}
+
+/// Memory does not fail silently often; when a body held in memory cannot be decoded, say so plainly.
+fn damaged_in_memory(key: &[u8]) -> Error {
+    Error::Corruption {
+        file: "(memory)".into(),
+        offset: 0,
+        what: format!("the body of key {} does not decompress", key.escape_ascii()),
+    }
+}
+
+/// How the reduction of a key ended up.
+pub(crate) struct Reduced {
+    /// Newest first.
+    pub(crate) fragments: Vec<Fragment>,
+    /// Whether the caller's fold refused, so that fragments stay apart.
+    pub(crate) fold_failed: bool,
+}
+
+/// Makes the fewest fragments that mean the same as `fragments` (newest first).
+///
+/// `bottom` says that nothing older of this key can exist: removes vanish, and a lone fragment is complete.
+/// `pack` turns a folded body into a stored one.
+pub(crate) fn reduce(
+    key: &[u8],
+    mut fragments: Vec<Fragment>,
+    bottom: bool,
+    fold: &dyn Fold,
+    pack: &mut dyn FnMut(Bytes) -> Body,
+) -> Result<Reduced, Error> {
+    if let Some(complete) = fragments.iter().position(Fragment::is_complete) {
+        fragments.truncate(complete + 1);
+    }
+    let hides_older = bottom || fragments.last().is_some_and(Fragment::is_complete);
+    let removed = fragments.last().is_some_and(|last| last.kind == Kind::Remove);
+    let parts = fragments.len() - usize::from(removed);
+    if parts == 0 {
+        let fragments = if bottom { Vec::new() } else { fragments };
+        return Ok(Reduced { fragments, fold_failed: false });
+    }
+    let whole_kind = if hides_older { Kind::Put } else { Kind::Merge };
+    if parts == 1 {
+        fragments.truncate(1);
+        fragments[0].kind = whole_kind;
+        return Ok(Reduced { fragments, fold_failed: false });
+    }
+    let records = fragments[..parts]
+        .iter()
+        .map(|part| Ok(Record { head: part.head.clone(), body: part.load_body(key)? }))
+        .collect::<Result<Vec<_>, Error>>()?;
+    match fold.fold(key, &records) {
+        Ok(Record { head, body }) => {
+            let folded = Fragment { kind: whole_kind, head, value: Value::Held(pack(body)) };
+            Ok(Reduced { fragments: vec![folded], fold_failed: false })
+        }
+        Err(_) => {
+            // The parts stay apart; what is known about "nothing older" stays too.
+            if bottom {
+                fragments.truncate(parts);
+            }
+            Ok(Reduced { fragments, fold_failed: true })
+        }
+    }
+}

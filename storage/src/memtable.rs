@@ -1,0 +1,194 @@
+//! The newest part of the data, in memory and ordered.
+//!
+//! In: operations as the log has them, in log order, from one writer. Out: fragments of a key, newest first,
+//! and ordered walks. Keys and small values are slices of the log frame they were written with, so an insert
+//! allocates nothing of its own. Deliberately absent: durability (the log) and snapshots of single keys in
+//! time: one record per key, newer operations replace or stack.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{RwLock, RwLockReadGuard};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::fragment::{Fragment, Kind, reduce};
+use crate::record::Fold;
+
+const SHARDS: usize = 16;
+/// What a map entry costs beside the frame bytes.
+const ENTRY_OVERHEAD_BYTES: usize = 128;
+/// Stacks of this height are folded while inserting, so that a hot key's reads stay cheap.
+const STACK_MAX: usize = 32;
+
+/// One key's stack. `older` is empty for nearly all keys and then allocates nothing.
+struct Entry {
+    newest: Fragment,
+    /// Oldest first, so that a push is cheap.
+    older: Vec<Fragment>,
+}
+
+impl Entry {
+    fn fragments(&self) -> Vec<Fragment> {
+        std::iter::once(&self.newest).chain(self.older.iter().rev()).cloned().collect()
+    }
+}
+
+pub(crate) type Group = (Bytes, Vec<Fragment>);
+
+/// An ordered map in shards, so that readers rarely meet the writer.
+pub(crate) struct Memtable {
+    shards: [RwLock<BTreeMap<Bytes, Entry>>; SHARDS],
+    bytes: AtomicUsize,
+    /// The log whose operations are in here.
+    pub(crate) log_number: u64,
+    /// Sequence of the first write that may be in here.
+    pub(crate) sequence_first: u64,
+}
+
+impl Memtable {
+    pub(crate) fn new(log_number: u64, sequence_first: u64) -> Memtable {
+        Memtable {
+            shards: std::array::from_fn(|_| RwLock::default()),
+            bytes: AtomicUsize::new(0),
+            log_number,
+            sequence_first,
+        }
+    }
+
+    fn shard(&self, key: &[u8]) -> &RwLock<BTreeMap<Bytes, Entry>> {
+        &self.shards[xxh3_64(key) as usize % SHARDS]
+    }
+
+    /// Memory held, estimated from above: frames stay while any of their entries does.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shards.iter().all(|shard| shard.read().is_empty())
+    }
+
+    /// Charges a log frame that entries point into.
+    pub(crate) fn charge(&self, frame_bytes: usize, entries: usize) {
+        self.bytes.fetch_add(frame_bytes + entries * ENTRY_OVERHEAD_BYTES, Ordering::Relaxed);
+    }
+
+    pub(crate) fn insert(&self, key: Bytes, fragment: Fragment, fold: &dyn Fold) {
+        let mut shard = self.shard(&key).write();
+        let Some(entry) = shard.get_mut(&key) else {
+            shard.insert(key, Entry { newest: fragment, older: Vec::new() });
+            return;
+        };
+        if fragment.is_complete() {
+            *entry = Entry { newest: fragment, older: Vec::new() };
+            return;
+        }
+        let previous = std::mem::replace(&mut entry.newest, fragment);
+        entry.older.push(previous);
+        if entry.older.len() % STACK_MAX == 0 {
+            shrink(&key, entry, fold);
+        }
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Vec<Fragment> {
+        self.shard(key).read().get(key).map(Entry::fragments).unwrap_or_default()
+    }
+
+    /// The only fragment that matters, without a stack's allocation, for the common read.
+    pub(crate) fn get_complete(&self, key: &[u8]) -> Option<Fragment> {
+        let shard = self.shard(key).read();
+        shard.get(key).map(|entry| &entry.newest).filter(|newest| newest.is_complete()).cloned()
+    }
+
+    /// Up to `max` keys after `from`, in order. Writers wait meanwhile, so `max` is small.
+    pub(crate) fn page(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, max: usize) -> Vec<Group> {
+        if range_is_empty(from, to) {
+            return Vec::new();
+        }
+        let shards: Vec<RwLockReadGuard<'_, BTreeMap<Bytes, Entry>>> =
+            self.shards.iter().map(|shard| shard.read()).collect();
+        let mut walks: Vec<_> =
+            shards.iter().map(|shard| shard.range::<[u8], _>((from, to)).peekable()).collect();
+        let mut page = Vec::new();
+        while page.len() < max {
+            let first = walks.iter_mut().enumerate().filter_map(|(i, walk)| Some((walk.peek()?.0, i))).min();
+            let Some((_, shard)) = first else { break };
+            let (key, entry) = walks[shard].next().expect("the walk was peeked");
+            page.push((key.clone(), entry.fragments()));
+        }
+        page
+    }
+}
+
+/// `BTreeMap::range` panics on ranges that end before they start; bounds come from callers.
+fn range_is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Included(a), Bound::Included(b)) => a > b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
+        _ => false,
+    }
+}
+
+fn shrink(key: &Bytes, entry: &mut Entry, fold: &dyn Fold) {
+    let mut pack = |body| crate::fragment::Body::raw(body);
+    // A refusal leaves the stack as it is; it is tried again when the stack has grown as much again.
+    let Ok(reduced) = reduce(key, entry.fragments(), false, fold, &mut pack) else { return };
+    if reduced.fold_failed {
+        return;
+    }
+    let mut fragments = reduced.fragments.into_iter();
+    if let Some(newest) = fragments.next() {
+        debug_assert!(newest.kind != Kind::Remove, "a merge stack never reduces to a remove");
+        *entry = Entry { newest, older: fragments.rev().collect() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fragment::{Body, Value};
+    use crate::record::NewestWins;
+
+    fn fragment(kind: Kind, head: &'static str) -> Fragment {
+        Fragment { kind, head: Bytes::from(head), value: Value::Held(Body::default()) }
+    }
+
+    fn heads(fragments: &[Fragment]) -> Vec<Bytes> {
+        fragments.iter().map(|fragment| fragment.head.clone()).collect()
+    }
+
+    #[test]
+    fn fragments_stack_newest_first_until_a_complete_one_hides_them() {
+        let table = Memtable::new(1, 1);
+        for (kind, head) in [(Kind::Put, "a"), (Kind::Merge, "b"), (Kind::Merge, "c")] {
+            table.insert(Bytes::from("k"), fragment(kind, head), &NewestWins);
+        }
+        assert_eq!(heads(&table.get(b"k")), ["c", "b", "a"]);
+        table.insert(Bytes::from("k"), Fragment::remove(), &NewestWins);
+        assert_eq!(table.get(b"k").len(), 1);
+        assert!(table.get(b"other").is_empty());
+    }
+
+    #[test]
+    fn a_tall_stack_is_folded() {
+        let table = Memtable::new(1, 1);
+        for _ in 0..100 {
+            table.insert(Bytes::from("k"), fragment(Kind::Merge, "x"), &NewestWins);
+        }
+        assert!(table.get(b"k").len() <= STACK_MAX + 1);
+    }
+
+    #[test]
+    fn pages_are_ordered_over_all_shards() {
+        let table = Memtable::new(1, 1);
+        for n in [5u8, 1, 9, 3, 7] {
+            table.insert(Bytes::copy_from_slice(&[n]), fragment(Kind::Put, "h"), &NewestWins);
+        }
+        let page = table.page(Bound::Excluded(&[1]), Bound::Included(&[7]), 2);
+        let keys: Vec<u8> = page.iter().map(|(key, _)| key[0]).collect();
+        assert_eq!(keys, [3, 5]);
+        assert!(table.page(Bound::Excluded(&[3]), Bound::Excluded(&[3]), 9).is_empty());
+    }
+}
