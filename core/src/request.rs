@@ -243,10 +243,10 @@ pub enum Problem {
         reachable: u32,
     },
     /// The write may or may not become visible.
-    #[error("the write {dot} is stored on {} of {} replicas so far; retry with the same request id", acks.replicas.len(), acks.needed)]
+    #[error("the write is durable on {} of {} replicas as far as is known; retry with the same request id", acks.replicas.len(), acks.needed)]
     Uncertain {
-        /// Its dot if it does.
-        dot: Dot,
+        /// Its dot if it does; None if another node was coordinating it.
+        dot: Option<Dot>,
         /// Who has it for certain.
         acks: Acks,
     },

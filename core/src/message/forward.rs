@@ -315,7 +315,10 @@ fn put_problem(b: &mut BytesMut, problem: &Problem) {
         }
         Problem::Uncertain { dot, acks } => {
             b.put_u8(2);
-            put_dot(b, *dot);
+            b.put_u8(u8::from(dot.is_some()));
+            if let Some(dot) = dot {
+                put_dot(b, *dot);
+            }
             put_acks(b, acks);
         }
         Problem::SiblingLimit { siblings, limit, context } => {
@@ -374,7 +377,10 @@ fn read_problem(r: &mut Reader) -> Result<Problem, Malformed> {
             needed: read_u32(r, "needed")?,
             reachable: read_u32(r, "reachable")?,
         },
-        2 => Problem::Uncertain { dot: read_dot(r)?, acks: read_acks(r)? },
+        2 => {
+            let dot = if r.u8("dot")? == 0 { None } else { Some(read_dot(r)?) };
+            Problem::Uncertain { dot, acks: read_acks(r)? }
+        }
         3 => Problem::SiblingLimit {
             siblings: read_u32(r, "siblings")?,
             limit: read_u32(r, "limit")?,

@@ -1,155 +1,162 @@
-//! Version vectors and claims: which dots something has seen or contains.
+//! Sets of dots: what a replica has seen of a key, what a client has, what a value contains.
 //!
-//! A [`VersionVector`] entry `A:5` covers every dot of `A` *of this key* up to 5 (R13). Counters
-//! run over all keys of an actor, so a key's dots of one actor have gaps between them. A
-//! [`Claim`] says exactly which dots a lattice fragment contains: intervals `(after, upto]`
-//! between consecutive dots of this key, so that a join of a million puts stays one interval,
-//! and a fragment never claims what it does not contain (R5).
+//! Counters run over all keys of an actor, so a key's dots of one actor have gaps between them.
+//! A set keeps spans `(after, upto]` between consecutive dots *of this key*: a coordinator
+//! knows its own last dot of a key, so a new dot's span begins there. Normally that is one span
+//! `(0, n]` for each actor, the version vector of the semantics (§3). But a set never claims a dot
+//! that it does not hold (R13): not when a client saw its own put and not the sibling before it,
+//! not when a fragment could not be joined with the one before it (R5).
+//! See `docs/decisions/contexts-as-spans.md`.
 //!
 //! In: dots. Out: coverage. Absent: values.
 
 use crate::id::{ActorId, Dot};
-use std::collections::BTreeMap;
 
-/// For each actor, the highest counter seen; sorted by actor, without zeros.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct VersionVector {
-    entries: Vec<(ActorId, u64)>,
+/// Dots `actor:n` with `after < n ≤ upto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    /// Whose.
+    pub actor: ActorId,
+    /// Exclusive.
+    pub after: u64,
+    /// Inclusive.
+    pub upto: u64,
 }
 
-impl VersionVector {
-    /// Seen nothing.
-    pub fn new() -> VersionVector {
-        VersionVector::default()
-    }
-
-    /// From entries in strictly ascending order of actors, without zeros; None otherwise.
-    pub fn from_sorted(entries: Vec<(ActorId, u64)>) -> Option<VersionVector> {
-        let ascending = entries.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        (ascending && entries.iter().all(|(_, counter)| *counter > 0)).then_some(VersionVector { entries })
-    }
-
-    /// The highest counter seen of `actor`; 0 if none.
-    pub fn get(&self, actor: ActorId) -> u64 {
-        match self.entries.binary_search_by_key(&actor, |entry| entry.0) {
-            Ok(index) => self.entries[index].1,
-            Err(_) => 0,
-        }
-    }
-
-    /// Whether this has seen `dot`.
-    pub fn covers(&self, dot: Dot) -> bool {
-        dot.counter <= self.get(dot.actor)
-    }
-
-    /// Sees `dot` and, with it, every earlier one of its actor.
-    pub fn add(&mut self, dot: Dot) {
-        assert!(dot.counter > 0, "counters begin at 1");
-        match self.entries.binary_search_by_key(&dot.actor, |entry| entry.0) {
-            Ok(index) => self.entries[index].1 = self.entries[index].1.max(dot.counter),
-            Err(index) => self.entries.insert(index, (dot.actor, dot.counter)),
-        }
-    }
-
-    /// Sees all that `other` has seen.
-    pub fn join(&mut self, other: &VersionVector) {
-        for &(actor, counter) in &other.entries {
-            self.add(Dot { actor, counter });
-        }
-    }
-
-    /// Whether this has seen all that `other` has.
-    pub fn dominates(&self, other: &VersionVector) -> bool {
-        other.entries.iter().all(|&(actor, counter)| self.get(actor) >= counter)
-    }
-
-    /// Actor and counter, by actor.
-    pub fn iter(&self) -> impl Iterator<Item = (ActorId, u64)> + '_ {
-        self.entries.iter().copied()
-    }
-
-    /// How many actors.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Seen nothing.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-}
-
-/// Exactly which dots of a key are contained: for each actor disjoint intervals `(after, upto]`,
-/// ascending, none touching the next.
+/// Spans by actor, then ascending, none touching the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Claim {
-    spans: BTreeMap<ActorId, Vec<(u64, u64)>>,
+pub struct DotSet {
+    spans: Vec<Span>,
 }
 
-impl Claim {
-    /// A single put: `dot`, which follows `previous`, its actor's last dot of this key (0: none).
-    pub fn single(dot: Dot, previous: u64) -> Claim {
+impl DotSet {
+    /// No dots.
+    pub fn new() -> DotSet {
+        DotSet::default()
+    }
+
+    /// Only `dot`, which follows `previous`, its actor's last dot of this key (0: none).
+    pub fn single(dot: Dot, previous: u64) -> DotSet {
         assert!(previous < dot.counter, "a dot follows the one before it");
-        Claim { spans: BTreeMap::from([(dot.actor, vec![(previous, dot.counter)])]) }
+        DotSet { spans: vec![Span { actor: dot.actor, after: previous, upto: dot.counter }] }
     }
 
     /// From decoded spans; None unless they are in canonical form.
-    pub fn from_spans(spans: BTreeMap<ActorId, Vec<(u64, u64)>>) -> Option<Claim> {
-        let canonical = spans.values().all(|spans| {
-            !spans.is_empty()
-                && spans.iter().all(|(after, upto)| after < upto)
-                && spans.windows(2).all(|pair| pair[0].1 < pair[1].0)
+    pub fn from_spans(spans: Vec<Span>) -> Option<DotSet> {
+        let forward = spans.iter().all(|span| span.after < span.upto);
+        let apart = spans.windows(2).all(|pair| {
+            pair[0].actor < pair[1].actor || (pair[0].actor == pair[1].actor && pair[0].upto < pair[1].after)
         });
-        canonical.then_some(Claim { spans })
+        (forward && apart).then_some(DotSet { spans })
     }
 
-    /// Also contains all of `other`.
-    pub fn join(&mut self, other: &Claim) {
-        for (actor, spans) in &other.spans {
-            let mine = self.spans.entry(*actor).or_default();
-            mine.extend(spans);
-            mine.sort_unstable();
-            let mut joined: Vec<(u64, u64)> = Vec::with_capacity(mine.len());
-            for &(after, upto) in mine.iter() {
-                match joined.last_mut() {
-                    Some(last) if after <= last.1 => last.1 = last.1.max(upto),
-                    _ => joined.push((after, upto)),
+    /// By actor, then ascending.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// Whether `dot` is one of them.
+    pub fn contains(&self, dot: Dot) -> bool {
+        let at = self.spans.partition_point(|span| (span.actor, span.upto) < (dot.actor, dot.counter));
+        self.spans.get(at).is_some_and(|span| span.actor == dot.actor && span.after < dot.counter)
+    }
+
+    /// The highest counter of `actor`; 0 if none.
+    pub fn last(&self, actor: ActorId) -> u64 {
+        let after = self.spans.partition_point(|span| span.actor <= actor);
+        match after.checked_sub(1).map(|index| self.spans[index]) {
+            Some(span) if span.actor == actor => span.upto,
+            _ => 0,
+        }
+    }
+
+    /// Also `dot`, which its actor has just issued for this key, knowing this set.
+    pub fn issue(&mut self, dot: Dot) {
+        self.join(&DotSet::single(dot, self.last(dot.actor)));
+    }
+
+    /// Also all of `other`.
+    pub fn join(&mut self, other: &DotSet) {
+        if other.within(self) {
+            return;
+        }
+        let mut all = Vec::with_capacity(self.spans.len() + other.spans.len());
+        all.extend_from_slice(&self.spans);
+        all.extend_from_slice(&other.spans);
+        all.sort_unstable();
+        self.spans.clear();
+        for span in all {
+            match self.spans.last_mut() {
+                Some(last) if last.actor == span.actor && span.after <= last.upto => {
+                    last.upto = last.upto.max(span.upto)
                 }
+                _ => self.spans.push(span),
             }
-            *mine = joined;
         }
     }
 
     /// Whether every dot of this is one of `other`.
-    pub fn within(&self, other: &Claim) -> bool {
-        self.spans.iter().all(|(actor, spans)| {
-            let theirs = other.spans.get(actor).map_or(&[][..], Vec::as_slice);
-            spans.iter().all(|(after, upto)| theirs.iter().any(|(from, to)| from <= after && upto <= to))
+    pub fn within(&self, other: &DotSet) -> bool {
+        self.spans.iter().all(|span| {
+            let at =
+                other.spans.partition_point(|theirs| (theirs.actor, theirs.upto) < (span.actor, span.upto));
+            other.spans.get(at).is_some_and(|theirs| theirs.actor == span.actor && theirs.after <= span.after)
         })
     }
 
-    /// Whether `vv` has seen every dot of this.
-    pub fn within_vector(&self, vv: &VersionVector) -> bool {
-        self.spans.iter().all(|(actor, spans)| spans.last().is_none_or(|(_, upto)| vv.get(*actor) >= *upto))
+    /// How many actors.
+    pub fn actors(&self) -> usize {
+        let first = |index: &usize| *index == 0 || self.spans[index - 1].actor != self.spans[*index].actor;
+        (0..self.spans.len()).filter(first).count()
     }
 
-    /// Whether it contains `dot`.
-    pub fn contains(&self, dot: Dot) -> bool {
-        let spans = self.spans.get(&dot.actor).map_or(&[][..], Vec::as_slice);
-        spans.iter().any(|(after, upto)| *after < dot.counter && dot.counter <= *upto)
+    /// No dots.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dot(actor: u64, counter: u64) -> Dot {
+        Dot { actor: ActorId(actor), counter }
     }
 
-    /// The highest counter of each actor.
-    pub fn add_to(&self, vv: &mut VersionVector) {
-        for (actor, spans) in &self.spans {
-            if let Some((_, counter)) = spans.last() {
-                vv.add(Dot { actor: *actor, counter: *counter });
-            }
+    #[test]
+    fn consecutive_dots_of_a_key_become_one_span() {
+        let mut seen = DotSet::new();
+        for counter in [3, 9, 40] {
+            seen.issue(dot(1, counter));
         }
+        assert_eq!(seen.spans(), [Span { actor: ActorId(1), after: 0, upto: 40 }]);
+        assert_eq!((seen.last(ActorId(1)), seen.last(ActorId(2)), seen.actors()), (40, 0, 1));
     }
 
-    /// Actors with their spans.
-    pub fn spans(&self) -> &BTreeMap<ActorId, Vec<(u64, u64)>> {
-        &self.spans
+    #[test]
+    fn a_dot_without_the_one_before_it_does_not_claim_it() {
+        let own = DotSet::single(dot(1, 9), 3);
+        assert!(own.contains(dot(1, 9)));
+        assert!(!own.contains(dot(1, 3)));
+        let mut joined = DotSet::single(dot(1, 3), 0);
+        assert!(!own.within(&joined));
+        joined.join(&own);
+        assert_eq!(joined, DotSet::single(dot(1, 9), 0));
+        assert!(own.within(&joined));
+    }
+
+    #[test]
+    fn only_canonical_spans_decode() {
+        let span = |actor, after, upto| Span { actor: ActorId(actor), after, upto };
+        assert!(DotSet::from_spans(vec![span(1, 0, 3), span(1, 4, 5), span(2, 0, 1)]).is_some());
+        for bad in [
+            vec![span(1, 3, 3)],
+            vec![span(2, 0, 1), span(1, 0, 1)],
+            vec![span(1, 0, 3), span(1, 3, 5)],
+            vec![span(1, 4, 5), span(1, 0, 3)],
+        ] {
+            assert!(DotSet::from_spans(bad.clone()).is_none(), "{bad:?}");
+        }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   head  format 1 │ kind │ …                       clock and metadata, no values
-//!     causal   vv │ count │ per sibling: dot, version-head
+//!     causal   dots seen │ count │ per sibling: dot, version-head
 //!     lww      0 or 1 │ dot, version-head
-//!     lattice  epoch │ vv removed │ stamp │ count │ per fragment: claim, length, value digest
+//!     lattice  epoch │ dots removed │ stamp │ count │ per fragment: claim, length, value digest
 //!   version-head  flags │ stamp │ length or "as sibling i" │ value digest │ type? │ request? │ receipt?
 //!   body  the values one after another
 //! ```
@@ -13,15 +13,14 @@
 //! dots (R1). In: states, or bytes of a disk or peer, never trusted. Out: the other. Absent:
 //! compression and checksums, which are storage's.
 
-use super::context::{put_vector, read_stamp, read_vector};
+use super::context::{put_dots, read_dots, read_stamp};
 use super::{
-    Claim, Content, Digest, Fragment, Fragments, KeyState, Kind, Receipt, Register, Siblings, Stamp, Version,
+    Content, Digest, DotSet, Fragment, Fragments, KeyState, Kind, Receipt, Register, Siblings, Stamp, Version,
 };
 use crate::event::Record;
 use crate::id::{ActorId, Dot, PluginHash, RequestId};
 use crate::wire::{Malformed, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::collections::BTreeMap;
 
 const FORMAT: u8 = 1;
 const CAUSAL: u8 = 1;
@@ -45,7 +44,7 @@ pub fn record(state: &KeyState) -> Record {
     match state {
         KeyState::Causal(siblings) => {
             head.put_u8(CAUSAL);
-            put_vector(&mut head, siblings.vv());
+            put_dots(&mut head, siblings.seen());
             head.varint(siblings.len() as u64);
             let mut earlier: Vec<&Content> = Vec::new();
             for (dot, version) in siblings.iter() {
@@ -63,11 +62,11 @@ pub fn record(state: &KeyState) -> Record {
         KeyState::Lattice(fragments) => {
             head.put_u8(LATTICE);
             head.varint(fragments.epoch);
-            put_vector(&mut head, &fragments.removed);
+            put_dots(&mut head, &fragments.removed);
             put_stamp(&mut head, fragments.stamp);
             head.varint(fragments.len() as u64);
             for fragment in fragments.iter() {
-                put_claim(&mut head, &fragment.claim);
+                put_dots(&mut head, &fragment.claim);
                 head.varint(fragment.value.len() as u64);
                 head.put_slice(&value_digest(&fragment.value));
                 values.push(fragment.value.clone());
@@ -96,14 +95,14 @@ pub fn state(record: &Record) -> Result<KeyState, Malformed> {
     }
     let state = match head.u8("state kind")? {
         CAUSAL => {
-            let vv = read_vector(&mut head)?;
+            let seen = read_dots(&mut head)?;
             let count = head.count(12, "siblings")?;
             let mut versions: Vec<(Dot, Version)> = Vec::with_capacity(count);
             for _ in 0..count {
                 let entry = read_version(&mut head, &mut body, &versions)?;
                 versions.push(entry);
             }
-            KeyState::Causal(Siblings::from_parts(vv, versions).ok_or(Malformed("sibling order"))?)
+            KeyState::Causal(Siblings::from_parts(seen, versions).ok_or(Malformed("sibling order"))?)
         }
         LWW => KeyState::Lww(match head.u8("register")? {
             0 => Register::default(),
@@ -112,12 +111,12 @@ pub fn state(record: &Record) -> Result<KeyState, Malformed> {
         }),
         LATTICE => {
             let epoch = head.varint("epoch")?;
-            let removed = read_vector(&mut head)?;
+            let removed = read_dots(&mut head)?;
             let stamp = read_stamp(&mut head)?;
             let count = head.count(3, "fragments")?;
             let mut fragments = Vec::with_capacity(count);
             for _ in 0..count {
-                let claim = read_claim(&mut head)?;
+                let claim = read_dots(&mut head)?;
                 let value = read_value(&mut head, &mut body)?;
                 fragments.push(Fragment { claim, value });
             }
@@ -159,7 +158,7 @@ pub fn digest(state: &KeyState) -> Digest {
     match state {
         KeyState::Causal(siblings) => {
             buffer.put_u8(CAUSAL);
-            put_vector(&mut buffer, siblings.vv());
+            put_dots(&mut buffer, siblings.seen());
             for (dot, version) in siblings.iter() {
                 put_dot(&mut buffer, *dot);
                 buffer.put_u8(u8::from(version.content == Content::Tombstone));
@@ -177,10 +176,10 @@ pub fn digest(state: &KeyState) -> Digest {
         KeyState::Lattice(fragments) => {
             buffer.put_u8(LATTICE);
             buffer.varint(fragments.epoch);
-            put_vector(&mut buffer, &fragments.removed);
-            let mut claim = Claim::default();
+            put_dots(&mut buffer, &fragments.removed);
+            let mut claim = DotSet::new();
             fragments.iter().for_each(|fragment| claim.join(&fragment.claim));
-            put_claim(&mut buffer, &claim);
+            put_dots(&mut buffer, &claim);
         }
     }
     let mut digest = [0; 16];
@@ -298,33 +297,4 @@ fn read_receipt(head: &mut Reader) -> Result<Receipt, Malformed> {
         epoch: head.varint("receipt epoch")?,
         generation: u32::try_from(head.varint("receipt generation")?).map_err(|_| Malformed("receipt"))?,
     })
-}
-
-fn put_claim(buffer: &mut BytesMut, claim: &Claim) {
-    buffer.varint(claim.spans().len() as u64);
-    for (actor, spans) in claim.spans() {
-        buffer.put_u64(actor.0);
-        buffer.varint(spans.len() as u64);
-        for (after, upto) in spans {
-            buffer.varint(*after);
-            buffer.varint(*upto);
-        }
-    }
-}
-
-fn read_claim(reader: &mut Reader) -> Result<Claim, Malformed> {
-    let mut claim = BTreeMap::new();
-    for _ in 0..reader.count(11, "claim")? {
-        let actor = ActorId(reader.u64("claim actor")?);
-        let count = reader.count(2, "claim spans")?;
-        let mut spans = Vec::with_capacity(count);
-        for _ in 0..count {
-            spans.push((reader.varint("claim span")?, reader.varint("claim span")?));
-        }
-        if claim.last_key_value().is_some_and(|(last, _)| *last >= actor) {
-            return Err(Malformed("claim order"));
-        }
-        claim.insert(actor, spans);
-    }
-    Claim::from_spans(claim).ok_or(Malformed("claim"))
 }

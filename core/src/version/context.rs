@@ -2,14 +2,14 @@
 //! sealed so that it cannot be made up (semantics §7).
 //!
 //! ```text
-//!   version 1 │ flags │ entries: actor 8 B, counter varint … │ stamp? │ seal 16 B
+//!   version 1 │ flags │ spans: actor 8 B, after, length … │ stamp? │ seal 16 B
 //! ```
 //!
 //! The seal is BLAKE3 keyed with a key derived from the cluster's secret, over keyspace, key and
 //! the bytes before it: a token of another key, keyspace or cluster does not open. In: what was
 //! seen. Out: bytes, and back. Absent: encryption; what a token says is no secret.
 
-use super::{Stamp, VersionVector};
+use super::{DotSet, Span, Stamp};
 use crate::id::{ActorId, KeyspaceId};
 use crate::request::Problem;
 use crate::wire::{Malformed, Reader, Writer};
@@ -27,7 +27,7 @@ const SEAL_BYTES: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// The dots.
-    pub vv: VersionVector,
+    pub seen: DotSet,
     /// The highest stamp, in `lww` keyspaces: a write made after a read beats what was read.
     pub stamp: Option<Stamp>,
 }
@@ -46,10 +46,10 @@ impl Sealer {
 
     /// The token for `context` of this key.
     pub fn seal(&self, keyspace: KeyspaceId, key: &[u8], context: &Context) -> Bytes {
-        let mut token = BytesMut::with_capacity(2 + context.vv.len() * 12 + 12 + SEAL_BYTES);
+        let mut token = BytesMut::with_capacity(2 + context.seen.spans().len() * 14 + 12 + SEAL_BYTES);
         token.put_u8(FORMAT);
         token.put_u8(if context.stamp.is_some() { HAS_STAMP } else { 0 });
-        put_vector(&mut token, &context.vv);
+        put_dots(&mut token, &context.seen);
         if let Some(stamp) = context.stamp {
             token.varint(stamp.millis);
             token.varint(u64::from(stamp.logical));
@@ -103,29 +103,32 @@ fn decode(body: Bytes) -> Result<Context, Malformed> {
     let mut reader = Reader::new(body);
     reader.u8("context format")?;
     let flags = reader.u8("context flags")?;
-    let vv = read_vector(&mut reader)?;
+    let seen = read_dots(&mut reader)?;
     let stamp = if flags & HAS_STAMP != 0 { Some(read_stamp(&mut reader)?) } else { None };
     reader.end("context")?;
-    Ok(Context { vv, stamp })
+    Ok(Context { seen, stamp })
 }
 
-/// A vector's encoding, shared with states and messages.
-pub(crate) fn put_vector(buffer: &mut BytesMut, vv: &VersionVector) {
-    buffer.varint(vv.len() as u64);
-    for (actor, counter) in vv.iter() {
-        buffer.put_u64(actor.0);
-        buffer.varint(counter);
+/// The encoding of a set of dots, shared with states.
+pub(crate) fn put_dots(buffer: &mut BytesMut, dots: &DotSet) {
+    buffer.varint(dots.spans().len() as u64);
+    for span in dots.spans() {
+        buffer.put_u64(span.actor.0);
+        buffer.varint(span.after);
+        buffer.varint(span.upto - span.after);
     }
 }
 
-pub(crate) fn read_vector(reader: &mut Reader) -> Result<VersionVector, Malformed> {
-    let count = reader.count(9, "version vector")?;
-    let mut entries = Vec::with_capacity(count);
+pub(crate) fn read_dots(reader: &mut Reader) -> Result<DotSet, Malformed> {
+    let count = reader.count(10, "dots")?;
+    let mut spans = Vec::with_capacity(count);
     for _ in 0..count {
         let actor = ActorId(reader.u64("actor")?);
-        entries.push((actor, reader.varint("counter")?));
+        let after = reader.varint("span")?;
+        let upto = after.checked_add(reader.varint("span")?).ok_or(Malformed("span"))?;
+        spans.push(Span { actor, after, upto });
     }
-    VersionVector::from_sorted(entries).ok_or(Malformed("version vector order"))
+    DotSet::from_spans(spans).ok_or(Malformed("order of spans"))
 }
 
 pub(crate) fn read_stamp(reader: &mut Reader) -> Result<Stamp, Malformed> {
@@ -140,9 +143,9 @@ mod tests {
     use crate::id::Dot;
 
     fn context(actors: u64) -> Context {
-        let mut vv = VersionVector::new();
-        (1..=actors).for_each(|i| vv.add(Dot { actor: ActorId(i << 40 | 7), counter: i * 1000 }));
-        Context { vv, stamp: Some(Stamp { millis: 1_790_000_000_000, logical: 3 }) }
+        let mut seen = DotSet::new();
+        (1..=actors).for_each(|i| seen.issue(Dot { actor: ActorId((i << 40) | 7), counter: i * 1000 }));
+        Context { seen, stamp: Some(Stamp { millis: 1_790_000_000_000, logical: 3 }) }
     }
 
     #[test]

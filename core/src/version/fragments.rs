@@ -9,7 +9,7 @@
 //! In: puts, joins, deletes, states of other replicas. Out: the least upper bound, with no plugin
 //! called. Absent: the plugin; [`Fragments::joined`] takes its answer.
 
-use super::{Claim, Stamp, VersionVector};
+use super::{DotSet, Stamp};
 use crate::id::Dot;
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ use bytes::Bytes;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fragment {
     /// What it contains.
-    pub claim: Claim,
+    pub claim: DotSet,
     /// In the plugin's encoding.
     pub value: Bytes,
 }
@@ -28,7 +28,7 @@ pub struct Fragments {
     /// Raised by each delete under delete-wins; only the highest counts.
     pub epoch: u64,
     /// What deletes saw, and their own dots.
-    pub removed: VersionVector,
+    pub removed: DotSet,
     /// The highest stamp of any put or delete.
     pub stamp: Stamp,
     fragments: Vec<Fragment>,
@@ -38,7 +38,7 @@ impl Fragments {
     /// From decoded parts; None unless in canonical form.
     pub fn from_parts(
         epoch: u64,
-        removed: VersionVector,
+        removed: DotSet,
         stamp: Stamp,
         fragments: Vec<Fragment>,
     ) -> Option<Fragments> {
@@ -64,21 +64,21 @@ impl Fragments {
     }
 
     /// All dots this has seen.
-    pub fn seen(&self) -> VersionVector {
-        let mut vv = self.removed.clone();
-        self.fragments.iter().for_each(|fragment| fragment.claim.add_to(&mut vv));
-        vv
+    pub fn seen(&self) -> DotSet {
+        let mut seen = self.removed.clone();
+        self.fragments.iter().for_each(|fragment| seen.join(&fragment.claim));
+        seen
     }
 
     /// Whether `dot` is in a fragment, or was deleted or reset.
     pub fn covers(&self, dot: Dot) -> bool {
-        self.removed.covers(dot) || self.fragments.iter().any(|fragment| fragment.claim.contains(dot))
+        self.removed.contains(dot) || self.fragments.iter().any(|fragment| fragment.claim.contains(dot))
     }
 
     /// A put as an operand of its own.
     pub fn put(&mut self, dot: Dot, stamp: Stamp, value: Bytes) {
-        let previous = self.seen().get(dot.actor);
-        self.fragments.push(Fragment { claim: Claim::single(dot, previous), value });
+        let previous = self.seen().last(dot.actor);
+        self.fragments.push(Fragment { claim: DotSet::single(dot, previous), value });
         self.stamp = self.stamp.max(stamp);
         self.settle();
     }
@@ -86,7 +86,7 @@ impl Fragments {
     /// An operation: its result contains the one fragment there was, and the operation's dot.
     pub fn applied(&mut self, dot: Dot, stamp: Stamp, value: Bytes) {
         assert!(self.fragments.len() <= 1, "an operation needs one joined state");
-        let mut claim = Claim::single(dot, self.seen().get(dot.actor));
+        let mut claim = DotSet::single(dot, self.seen().last(dot.actor));
         if let Some(only) = self.fragments.first() {
             claim.join(&only.claim);
         }
@@ -97,15 +97,15 @@ impl Fragments {
 
     /// A delete that had seen `context`, with a dot of its own. With `reset` it wins against
     /// everything concurrent.
-    pub fn delete(&mut self, context: &VersionVector, dot: Dot, stamp: Stamp, reset: bool) {
+    pub fn delete(&mut self, context: &DotSet, dot: Dot, stamp: Stamp, reset: bool) {
+        let seen = self.seen();
         if reset {
-            let seen = self.seen();
             self.epoch += 1;
             self.removed.join(&seen);
             self.fragments.clear();
         }
         self.removed.join(context);
-        self.removed.add(dot);
+        self.removed.join(&DotSet::single(dot, seen.last(dot.actor)));
         self.stamp = self.stamp.max(stamp);
         self.settle();
     }
@@ -129,8 +129,8 @@ impl Fragments {
 
     /// The plugin's join of the fragments that there were when it was asked: it takes the place
     /// of those that are still there.
-    pub fn joined(&mut self, operands: &[Claim], value: Bytes) {
-        let mut claim = Claim::default();
+    pub fn joined(&mut self, operands: &[DotSet], value: Bytes) {
+        let mut claim = DotSet::new();
         operands.iter().for_each(|operand| claim.join(operand));
         self.fragments.push(Fragment { claim, value });
         self.settle();
@@ -139,7 +139,7 @@ impl Fragments {
     /// Canonical form: by claim, none removed, none within another, the earlier of two equal.
     fn settle(&mut self) {
         let removed = &self.removed;
-        self.fragments.retain(|fragment| !fragment.claim.within_vector(removed));
+        self.fragments.retain(|fragment| !fragment.claim.within(removed));
         let mut kept: Vec<Fragment> = Vec::with_capacity(self.fragments.len());
         for fragment in std::mem::take(&mut self.fragments) {
             if kept.iter().any(|other| fragment.claim.within(&other.claim)) {

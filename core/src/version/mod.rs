@@ -1,9 +1,9 @@
 //! What a key holds: causality and values.
 //!
 //! ```text
-//!   causal keyspaces    { vv: actor → n,  siblings: dot → version }      siblings
+//!   causal keyspaces    { seen: dots,  siblings: dot → version }      siblings
 //!   lww keyspaces       the version with the highest (stamp, dot)        register
-//!   lattice keyspaces   { removed: actor → n,  claim → joined value … }  fragments
+//!   lattice keyspaces   { removed: dots,  claim → joined value … }    fragments
 //! ```
 //!
 //! Explicit dots, as in a dotted version vector set (Almeida, Baquero, Gonçalves, Preguiça,
@@ -19,7 +19,7 @@ pub mod siblings;
 mod stamp;
 mod state;
 
-pub use clock::{Claim, VersionVector};
+pub use clock::{DotSet, Span};
 pub use context::{Context, Sealer};
 pub use fragments::{Fragment, Fragments};
 pub use register::Register;

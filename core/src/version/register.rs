@@ -3,7 +3,7 @@
 //! In: writes, states of other replicas. Out: the maximum. Absent: siblings; here an
 //! acknowledged write may be overwritten by one that never saw it, and the documents say so.
 
-use super::{Stamp, Version, VersionVector};
+use super::{DotSet, Stamp, Version};
 use crate::id::Dot;
 
 /// The winner so far.
@@ -37,12 +37,8 @@ impl Register {
     }
 
     /// The winner's dot.
-    pub fn seen(&self) -> VersionVector {
-        let mut vv = VersionVector::new();
-        if let Some((dot, _)) = &self.winner {
-            vv.add(*dot);
-        }
-        vv
+    pub fn seen(&self) -> DotSet {
+        self.winner.as_ref().map(|(dot, _)| DotSet::single(*dot, 0)).unwrap_or_default()
     }
 
     /// The winner's stamp.

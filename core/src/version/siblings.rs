@@ -2,30 +2,30 @@
 //!
 //! In: puts, deletes, states of other replicas. Out: the least upper bound of all that was seen.
 //! Sync keeps a version that is on both sides, or on one side and not covered by the other's
-//! context; then the context is the pointwise maximum (semantics §3). Absent: who resolves
+//! context; then what was seen is the union (semantics §3). Absent: who resolves
 //! siblings, and limits on how many there are.
 
-use super::{Content, Version, VersionVector};
+use super::{Content, DotSet, Version};
 use crate::id::{Dot, RequestId};
 
-/// `{ vv: actor → n, siblings: dot → version }`, siblings by dot, each covered by vv.
+/// What was seen, and the live versions by dot, each of them seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Siblings {
-    vv: VersionVector,
+    seen: DotSet,
     versions: Vec<(Dot, Version)>,
 }
 
 impl Siblings {
-    /// From decoded parts; None unless dots ascend and lie within `vv`.
-    pub fn from_parts(vv: VersionVector, versions: Vec<(Dot, Version)>) -> Option<Siblings> {
+    /// From decoded parts; None unless dots ascend and were seen.
+    pub fn from_parts(seen: DotSet, versions: Vec<(Dot, Version)>) -> Option<Siblings> {
         let ascending = versions.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let within = versions.iter().all(|(dot, _)| dot.counter > 0 && vv.covers(*dot));
-        (ascending && within).then_some(Siblings { vv, versions })
+        let within = versions.iter().all(|(dot, _)| dot.counter > 0 && seen.contains(*dot));
+        (ascending && within).then_some(Siblings { seen, versions })
     }
 
     /// All dots this has seen.
-    pub fn vv(&self) -> &VersionVector {
-        &self.vv
+    pub fn seen(&self) -> &DotSet {
+        &self.seen
     }
 
     /// Live versions in dot order.
@@ -59,12 +59,12 @@ impl Siblings {
 
     /// A new write that had seen `context`: what the context covers goes, `version` comes under
     /// `dot`.
-    pub fn write(&mut self, context: &VersionVector, dot: Dot, version: Version) {
-        assert!(!self.vv.covers(dot), "{dot} was issued before");
-        assert!(!context.covers(dot), "a client has seen {dot} before it was issued");
-        self.versions.retain(|(dot, _)| !context.covers(*dot));
-        self.vv.join(context);
-        self.vv.add(dot);
+    pub fn write(&mut self, context: &DotSet, dot: Dot, version: Version) {
+        assert!(!self.seen.contains(dot), "{dot} was issued before");
+        assert!(!context.contains(dot), "a client has seen {dot} before it was issued");
+        self.versions.retain(|(dot, _)| !context.contains(*dot));
+        self.seen.issue(dot);
+        self.seen.join(context);
         let at = self.versions.partition_point(|(other, _)| *other < dot);
         self.versions.insert(at, (dot, version));
         self.check();
@@ -75,7 +75,7 @@ impl Siblings {
     #[must_use]
     pub fn sync(&mut self, other: &Siblings) -> Vec<Dot> {
         let mut reused = Vec::new();
-        if self.vv.dominates(&other.vv) && other.vv.dominates(&self.vv) && self.same_dots(other) {
+        if self.seen == other.seen && self.same_dots(other) {
             for ((dot, mine), (_, theirs)) in self.versions.iter().zip(&other.versions) {
                 if mine.content != theirs.content {
                     reused.push(*dot);
@@ -95,10 +95,10 @@ impl Siblings {
             };
             match order {
                 std::cmp::Ordering::Less => {
-                    joined.extend(left.next().filter(|(dot, _)| !other.vv.covers(*dot)));
+                    joined.extend(left.next().filter(|(dot, _)| !other.seen.contains(*dot)));
                 }
                 std::cmp::Ordering::Greater => {
-                    joined.extend(right.next().filter(|(dot, _)| !self.vv.covers(*dot)).cloned());
+                    joined.extend(right.next().filter(|(dot, _)| !self.seen.contains(*dot)).cloned());
                 }
                 std::cmp::Ordering::Equal => {
                     if let (Some(mine), Some(theirs)) = (left.next(), right.next()) {
@@ -111,7 +111,7 @@ impl Siblings {
             }
         }
         self.versions = joined;
-        self.vv.join(&other.vv);
+        self.seen.join(&other.seen);
         self.check();
         reused
     }
@@ -133,8 +133,8 @@ impl Siblings {
             "siblings in dot order, once each"
         );
         assert!(
-            self.versions.iter().all(|(dot, _)| self.vv.covers(*dot)),
-            "every sibling's dot lies within vv"
+            self.versions.iter().all(|(dot, _)| self.seen.contains(*dot)),
+            "every sibling's dot was seen"
         );
     }
 }

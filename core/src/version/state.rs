@@ -3,7 +3,7 @@
 //! In: states of the three kinds. Out: sync, coverage, digests, each dispatched to its kind.
 //! Absent: bytes on disk or wire (see `codec`).
 
-use super::{Fragments, Register, Siblings, Stamp, VersionVector};
+use super::{DotSet, Fragments, Register, Siblings, Stamp};
 use crate::id::{Dot, PluginHash, RequestId};
 use bytes::Bytes;
 
@@ -126,16 +126,16 @@ impl KeyState {
     /// Whether this covers `dot`: the write is in it, or something that saw or beat it.
     pub fn covers(&self, dot: Dot, stamp: Stamp) -> bool {
         match self {
-            KeyState::Causal(siblings) => siblings.vv().covers(dot),
+            KeyState::Causal(siblings) => siblings.seen().contains(dot),
             KeyState::Lww(register) => register.covers(dot, stamp),
             KeyState::Lattice(fragments) => fragments.covers(dot),
         }
     }
 
     /// All it has seen. Of a register: its winner's dot.
-    pub fn seen(&self) -> VersionVector {
+    pub fn seen(&self) -> DotSet {
         match self {
-            KeyState::Causal(siblings) => siblings.vv().clone(),
+            KeyState::Causal(siblings) => siblings.seen().clone(),
             KeyState::Lww(register) => register.seen(),
             KeyState::Lattice(fragments) => fragments.seen(),
         }
@@ -155,7 +155,7 @@ impl KeyState {
     /// Nothing was ever written.
     pub fn is_empty(&self) -> bool {
         match self {
-            KeyState::Causal(siblings) => siblings.vv().is_empty(),
+            KeyState::Causal(siblings) => siblings.seen().is_empty(),
             KeyState::Lww(register) => register.is_empty(),
             KeyState::Lattice(fragments) => fragments.is_empty(),
         }
