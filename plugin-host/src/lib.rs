@@ -11,10 +11,11 @@
 //! value here or anywhere (R7). Deliberately absent: threads to run calls on, files, the network, and the knowledge
 //! of keyspaces, quorums and causality: the server has those.
 //!
-//! Reading order: [`Limits`], [`Call`], [`Host`], then `engine`, `load`, `sandbox`; then [`laws`].
+//! Reading order: [`Limits`], [`Call`], [`Host`], then `engine`, `load`, `sandbox`.
 
 mod bindings;
 mod breaker;
+mod built_in;
 mod call;
 mod convert;
 mod engine;
@@ -26,6 +27,7 @@ mod plugin;
 mod sandbox;
 
 pub use breaker::{Breaker, BreakerOptions, Change, Permit};
+pub use built_in::{BuiltIn, TEMPLATE_CART, built_in};
 pub use call::{Answer, Call, Failure, KeyInfo, RejectionKind, Sibling, Stats};
 pub use error::Error;
 pub use host::Host;

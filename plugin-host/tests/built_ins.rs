@@ -1,0 +1,140 @@
+//! The shipped artifacts are what they say, and each does what it is for, through the host.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use merganser_plugin_host::{
+    Answer, Call, Host, KeyInfo, Limits, PluginHash, RejectionKind, Sibling, TEMPLATE_CART, built_in,
+};
+
+/// One host for all tests here: compiling Automerge takes seconds.
+pub(crate) static HOST: LazyLock<Host> = LazyLock::new(|| {
+    let host = Host::new(Limits::default()).expect("an engine");
+    for plugin in built_in() {
+        host.load(plugin.wasm).expect(plugin.name);
+    }
+    host
+});
+
+pub(crate) fn plugin(name: &str) -> PluginHash {
+    built_in().iter().find(|plugin| plugin.name == name).expect(name).hash
+}
+
+pub(crate) fn sibling(actor: u64, millis: u64, value: impl Into<Bytes>) -> Sibling {
+    Sibling { dots: vec![(actor, 1)], millis, logical: 0, content: Some(value.into()), content_type: None }
+}
+
+pub(crate) fn resolve(name: &str, siblings: Vec<Sibling>) -> Answer {
+    let call = Call::Resolve { key: KeyInfo::default(), siblings };
+    HOST.call(&plugin(name), call).0.expect(name)
+}
+
+fn apply(name: &str, state: Option<Bytes>, op: &str, dot: (u64, u64)) -> Bytes {
+    let (op, op_id) = (Bytes::copy_from_slice(op.as_bytes()), format!("{dot:?}").into());
+    value(
+        HOST.call(&plugin(name), Call::Apply { key: KeyInfo::default(), state, op, dot, op_id })
+            .0
+            .expect(name),
+    )
+}
+
+fn merge(name: &str, states: Vec<Bytes>) -> Bytes {
+    value(HOST.call(&plugin(name), Call::Merge { key: KeyInfo::default(), states }).0.expect(name))
+}
+
+fn query(name: &str, state: &Bytes, path: &str) -> String {
+    let (state, path) = (state.clone(), Bytes::copy_from_slice(path.as_bytes()));
+    let answer = HOST.call(&plugin(name), Call::Query { key: KeyInfo::default(), state, path }).0;
+    String::from_utf8(value(answer.expect(name)).into()).expect("text")
+}
+
+fn value(answer: Answer) -> Bytes {
+    match answer {
+        Answer::Value(value) => value,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn artifacts_are_what_the_list_of_hashes_says() {
+    let listed =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/artifacts/HASHES")).unwrap();
+    let listed: BTreeMap<&str, (&str, &str)> = listed
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            (columns[2], (columns[0], columns[1]))
+        })
+        .collect();
+    let shipped =
+        built_in().iter().map(|plugin| (plugin.name, plugin.wasm)).chain([("template-cart", TEMPLATE_CART)]);
+    let mut names = Vec::new();
+    for (name, wasm) in shipped {
+        let (hash, bytes) = listed[format!("{name}.wasm").as_str()];
+        assert_eq!(
+            (PluginHash::of(wasm).to_string().as_str(), wasm.len().to_string().as_str()),
+            (hash, bytes),
+            "{name}"
+        );
+        names.push(name);
+    }
+    assert_eq!(listed.len(), names.len());
+}
+
+#[test]
+fn each_says_who_it_is_and_fulfils_its_world() {
+    for plugin in built_in() {
+        let loaded = HOST.get(&plugin.hash).expect(plugin.name);
+        assert_eq!((loaded.description.name.as_str(), loaded.world), (plugin.name, plugin.world));
+        assert!(loaded.wrapped && !loaded.description.summary.is_empty(), "{loaded:?}");
+    }
+    assert_eq!(HOST.list().len(), built_in().len());
+}
+
+#[test]
+fn lww_keeps_the_latest_and_honours_a_later_delete() {
+    assert_eq!(resolve("lww", vec![sibling(1, 2, "new"), sibling(2, 1, "old")]), Answer::Value("new".into()));
+    let delete = Sibling { content: None, ..sibling(3, 9, "") };
+    assert_eq!(resolve("lww", vec![sibling(1, 2, "new"), delete]), Answer::Delete);
+}
+
+#[test]
+fn mv_register_keeps_all_values_in_one_answer() {
+    let both = resolve("mv-register", vec![sibling(1, 1, "tea"), sibling(2, 1, "milk")]);
+    assert_eq!(both, Answer::Value(r#"{"values":["milk","tea"]}"#.into()));
+}
+
+#[test]
+fn a_cart_changed_on_both_sides_of_a_partition_keeps_both() {
+    let base = apply("or-set", None, r#"{"add":["milk","eggs"]}"#, (1, 1));
+    let left = apply("or-set", Some(base.clone()), r#"{"remove":"eggs"}"#, (1, 2));
+    let right = apply("or-set", Some(base), r#"{"add":"tea"}"#, (2, 1));
+    assert_eq!(query("or-set", &merge("or-set", vec![left, right]), ""), r#"["milk","tea"]"#);
+}
+
+#[test]
+fn counters_add_up_and_maps_settle_field_by_field() {
+    let (left, right) = (apply("pn-counter", None, "+5", (1, 1)), apply("pn-counter", None, "-2", (2, 1)));
+    assert_eq!(query("pn-counter", &merge("pn-counter", vec![left, right]), ""), "3");
+    let left = apply("lww-map", None, r#"{"set":{"name":"Ada"}}"#, (1, 1));
+    let right = apply("lww-map", None, r#"{"set":{"age":36.5}}"#, (2, 1));
+    assert_eq!(query("lww-map", &merge("lww-map", vec![left, right]), ""), r#"{"age":36.5,"name":"Ada"}"#);
+}
+
+#[test]
+fn what_is_no_state_is_rejected_and_never_traps() {
+    let poisons: [&[u8]; 4] =
+        [b"\xff", b"MOS1\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x85\x6f\x4a\x83garbage", b"MPN2"];
+    for plugin in built_in().iter().filter(|plugin| plugin.name != "lww" && plugin.name != "mv-register") {
+        for poison in poisons {
+            let call = Call::Validate { key: KeyInfo::default(), value: Bytes::from_static(poison) };
+            let answer = HOST.call(&plugin.hash, call).0;
+            assert!(matches!(answer, Ok(Answer::Rejected { .. })), "{}: {answer:?}", plugin.name);
+        }
+    }
+    let call = Call::Validate { key: KeyInfo::default(), value: Bytes::from_static(b"MPN2") };
+    let answer = HOST.call(&plugin("pn-counter"), call).0.unwrap();
+    assert!(matches!(answer, Answer::Rejected { kind: RejectionKind::UnsupportedVersion, .. }), "{answer:?}");
+}

@@ -1,0 +1,250 @@
+//! A set of texts in which an addition survives a concurrent removal: the shopping cart that forgets nothing.
+//!
+//! *Operations* are JSON: `{"add":"milk"}`, `{"remove":"milk"}`, or with several: `{"add":["milk","tea"]}`. A removal takes away
+//! what its replica has seen, so an addition elsewhere at the same time stays. *Queries*: the empty path gives the
+//! elements in order (`["milk","tea"]`), `count` their number, `has/milk` whether one is there.
+//!
+//! *State*: `MOS1`, the history of operations (`merganser-causal`), then each element with the dots of the additions that
+//! hold it there. No tombstones: a dot that the history contains and the element lacks was removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use merganser_causal::{History, Outcome, Reader, Writer};
+use merganser_plugin_sdk::testing::Choices;
+use merganser_plugin_sdk::{Dot, KeyInfo, Operation, Rejection, ReplicatedType, export_replicated_type};
+use serde_json::Value;
+
+const MAGIC: &[u8; 4] = b"MOS1";
+const ELEMENT_BYTES_MAX: usize = 1 << 10;
+const STATE_BYTES_MAX: usize = 1 << 20;
+
+/// The plugin.
+pub struct OrSet;
+
+type Dots = BTreeSet<(u64, u64)>;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct State {
+    history: History<()>,
+    /// Every dot here is in the history.
+    elements: BTreeMap<String, Dots>,
+}
+
+impl State {
+    fn decode(bytes: &[u8]) -> Result<State, Rejection> {
+        let mut reader = Reader::new(bytes, MAGIC)?;
+        let mut state = State { history: History::read(&mut reader)?, elements: BTreeMap::new() };
+        for _ in 0..reader.count()? {
+            let element = reader.text()?;
+            let mut dots = Dots::new();
+            for _ in 0..reader.count()? {
+                let dot = (reader.number64()?, reader.number64()?);
+                if !state.history.contains(dot) || dots.last().is_some_and(|&last| dot <= last) {
+                    return Err(Rejection::malformed("dots are unknown or not in order"));
+                }
+                dots.insert(dot);
+            }
+            let in_order = state.elements.last_key_value().is_none_or(|(last, _)| last.as_str() < element);
+            if dots.is_empty() || !in_order {
+                return Err(Rejection::malformed("elements are empty or not in order"));
+            }
+            state.elements.insert(element.to_owned(), dots);
+        }
+        reader.finish()?;
+        Ok(state)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(MAGIC);
+        self.history.write(&mut writer);
+        writer.number(self.elements.len() as u128);
+        for (element, dots) in &self.elements {
+            writer.bytes(element.as_bytes());
+            writer.number(dots.len() as u128);
+            for &(actor, counter) in dots {
+                writer.number(actor.into());
+                writer.number(counter.into());
+            }
+        }
+        writer.finish()
+    }
+
+    /// A dot stays if both sides have it, or if one has it and the other has never heard of it.
+    fn join(&mut self, other: State) {
+        for (element, dots) in &mut self.elements {
+            let theirs = other.elements.get(element);
+            dots.retain(|dot| {
+                theirs.is_some_and(|theirs| theirs.contains(dot)) || !other.history.contains(*dot)
+            });
+        }
+        for (element, dots) in other.elements {
+            let ours = self.elements.entry(element).or_default();
+            ours.extend(dots.into_iter().filter(|&dot| !self.history.contains(dot)));
+        }
+        self.elements.retain(|_, dots| !dots.is_empty());
+        self.history.join(&other.history);
+    }
+
+    fn apply(&mut self, operation: &Operation<'_>) -> Result<(), Rejection> {
+        let change = parse(operation.bytes)?;
+        if self.history.record(operation, ())? == Outcome::Known {
+            return Ok(());
+        }
+        match change {
+            Change::Add(elements) => {
+                for element in elements {
+                    // The new dot replaces the ones that it has seen: one is enough to hold the element.
+                    self.elements.insert(element, Dots::from([operation.dot.order()]));
+                }
+            }
+            Change::Remove(elements) => {
+                for element in elements {
+                    self.elements.remove(&element);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Change {
+    Add(Vec<String>),
+    Remove(Vec<String>),
+}
+
+fn parse(op: &[u8]) -> Result<Change, Rejection> {
+    let usage =
+        || Rejection::malformed(r#"an operation is {"add":"x"} or {"remove":"x"}, or with a list of texts"#);
+    let Ok(Value::Object(op)) = serde_json::from_slice(op) else { return Err(usage()) };
+    let mut fields = op.into_iter();
+    let (Some((verb, operand)), None) = (fields.next(), fields.next()) else { return Err(usage()) };
+    let operands = match operand {
+        Value::Array(operands) => operands,
+        operand => vec![operand],
+    };
+    let mut elements = Vec::new();
+    for operand in operands {
+        let Value::String(element) = operand else { return Err(usage()) };
+        if element.len() > ELEMENT_BYTES_MAX {
+            return Err(Rejection::too_large(format!("an element has at most {ELEMENT_BYTES_MAX} bytes")));
+        }
+        elements.push(element);
+    }
+    match verb.as_str() {
+        "add" => Ok(Change::Add(elements)),
+        "remove" => Ok(Change::Remove(elements)),
+        _ => Err(usage()),
+    }
+}
+
+impl ReplicatedType for OrSet {
+    fn merge(_: &KeyInfo, states: &[Vec<u8>]) -> Result<Vec<u8>, Rejection> {
+        let mut joined = State::default();
+        for state in states {
+            joined.join(State::decode(state)?);
+        }
+        Ok(joined.encode())
+    }
+
+    fn apply(_: &KeyInfo, state: Option<&[u8]>, operation: &Operation<'_>) -> Result<Vec<u8>, Rejection> {
+        let mut state = state.map_or_else(|| Ok(State::default()), State::decode)?;
+        state.apply(operation)?;
+        let bytes = state.encode();
+        match bytes.len() <= STATE_BYTES_MAX {
+            true => Ok(bytes),
+            false => Err(Rejection::too_large("the set would be larger than 1 MiB")),
+        }
+    }
+
+    fn query(_: &KeyInfo, state: &[u8], path: &[u8]) -> Result<Vec<u8>, Rejection> {
+        let elements = State::decode(state)?.elements;
+        let path = std::str::from_utf8(path).map_err(|_| Rejection::malformed("path is not UTF-8"))?;
+        match (path, path.strip_prefix("has/")) {
+            ("", _) => Ok(Value::from_iter(elements.into_keys()).to_string().into()),
+            ("count", _) => Ok(elements.len().to_string().into()),
+            (_, Some(element)) => Ok(elements.contains_key(element).to_string().into()),
+            _ => Err(Rejection::malformed("the paths of a set are the empty one, count, and has/ELEMENT")),
+        }
+    }
+
+    fn generate(seed: &[u8]) -> Option<Vec<u8>> {
+        let mut choices = Choices::new(seed);
+        let mut state = State::default();
+        for counter in 1..=choices.below(40) {
+            let dot = Dot { actor: choices.below(3), counter };
+            let op = Self::generate_operation(&choices.next().to_le_bytes())?;
+            let operation = Operation { bytes: &op, dot, id: b"" };
+            state.apply(&operation).ok()?;
+        }
+        Some(state.encode())
+    }
+
+    fn generate_operation(seed: &[u8]) -> Option<Vec<u8>> {
+        let mut choices = Choices::new(seed);
+        let verb = choices.pick(&["add", "add", "remove"]);
+        let element = choices.pick(&["milk", "tea", "eggs", "bread", ""]);
+        Some(format!(r#"{{"{verb}":"{element}"}}"#).into())
+    }
+}
+
+export_replicated_type!(OrSet);
+
+#[cfg(test)]
+mod tests {
+    use merganser_plugin_sdk::{laws, testing::key};
+
+    use super::*;
+
+    fn apply(state: Option<&[u8]>, op: &str, actor: u64, counter: u64) -> Vec<u8> {
+        let operation = Operation { bytes: op.as_bytes(), dot: Dot { actor, counter }, id: b"" };
+        OrSet::apply(&key("cart"), state, &operation).unwrap()
+    }
+
+    fn elements(state: &[u8]) -> String {
+        String::from_utf8(OrSet::query(&key("cart"), state, b"").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_cart_changed_on_both_sides_of_a_partition_keeps_both_sides() {
+        let base = apply(None, r#"{"add":["milk","eggs"]}"#, 1, 1);
+        let left = apply(Some(&base), r#"{"remove":"eggs"}"#, 1, 2);
+        let left = apply(Some(&left), r#"{"add":"tea"}"#, 1, 3);
+        let right = apply(Some(&base), r#"{"add":"bread"}"#, 2, 1);
+        let merged = OrSet::merge(&key("cart"), &[left.clone(), right.clone()]).unwrap();
+        assert_eq!(elements(&merged), r#"["bread","milk","tea"]"#);
+        assert_eq!(merged, OrSet::merge(&key("cart"), &[right, left]).unwrap());
+    }
+
+    #[test]
+    fn an_addition_survives_a_concurrent_removal() {
+        let base = apply(None, r#"{"add":"milk"}"#, 1, 1);
+        let removed = apply(Some(&base), r#"{"remove":"milk"}"#, 1, 2);
+        let added = apply(Some(&base), r#"{"add":"milk"}"#, 2, 1);
+        let merged = OrSet::merge(&key("cart"), &[removed.clone(), added]).unwrap();
+        assert_eq!(elements(&merged), r#"["milk"]"#);
+        assert_eq!(elements(&OrSet::merge(&key("cart"), &[removed, base]).unwrap()), "[]");
+        assert_eq!(OrSet::query(&key("cart"), &merged, b"has/milk").unwrap(), b"true");
+        assert_eq!(OrSet::query(&key("cart"), &merged, b"count").unwrap(), b"1");
+    }
+
+    #[test]
+    fn odd_operations_and_states_are_rejected() {
+        for op in ["", "{}", "[]", r#"{"add":1}"#, r#"{"add":"a","remove":"a"}"#, r#"{"take":"a"}"#] {
+            assert!(parse(op.as_bytes()).is_err(), "{op}");
+        }
+        for state in
+            [&b""[..], b"MOS1", b"MOS1\0", b"MOS9\0\0", b"MOS1\0\x01\x01a\x01\x01\x01", b"MOS1\0\0\0"]
+        {
+            assert!(OrSet::validate(&key("cart"), state).is_err(), "{state:?}");
+        }
+        assert_eq!(OrSet::validate(&key("cart"), b"MOS1\0\0"), Ok(()));
+    }
+
+    #[test]
+    fn laws_hold_for_generated_states() {
+        let states: Vec<_> = (0..12u8).map(|seed| OrSet::generate(&[seed]).unwrap()).collect();
+        let states: Vec<_> = states.iter().map(Vec::as_slice).collect();
+        let operations: [&[u8]; 2] = [br#"{"add":"milk"}"#, br#"{"remove":"milk"}"#];
+        assert_eq!(laws::replicated_type::<OrSet>(&states, &operations), Ok(()));
+    }
+}

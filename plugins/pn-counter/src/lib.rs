@@ -1,0 +1,159 @@
+//! A counter: concurrent increments and decrements add up, none is lost and none counts twice.
+//!
+//! *Operations* are text: `+5`, `-3`, `7`. *Queries*: the empty path gives the value (`42`), `detail` gives
+//! `{"value":42,"plus":45,"minus":3}`. *State*: `MPN1`, then the history of operations per actor with their sums, see
+//! `merganser-causal`: retries are recognised by their operation id among the latest 32 operations of each actor.
+
+use merganser_causal::{History, Reader, Tally, WINDOW, Writer};
+use merganser_plugin_sdk::testing::Choices;
+use merganser_plugin_sdk::{Dot, KeyInfo, Operation, Rejection, ReplicatedType, export_replicated_type};
+
+const MAGIC: &[u8; 4] = b"MPN1";
+/// Larger sums are no result of counting: sums of all actors still fit.
+const SUM_MAX: u128 = 1 << 100;
+
+/// The plugin.
+pub struct PnCounter;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Sums {
+    plus: u128,
+    minus: u128,
+}
+
+impl Tally for Sums {
+    fn add(&mut self, other: &Sums) {
+        self.plus = self.plus.saturating_add(other.plus).min(SUM_MAX);
+        self.minus = self.minus.saturating_add(other.minus).min(SUM_MAX);
+    }
+
+    fn join(&mut self, other: &Sums) {
+        self.plus = self.plus.max(other.plus);
+        self.minus = self.minus.max(other.minus);
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        writer.number(self.plus);
+        writer.number(self.minus);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Sums, Rejection> {
+        Ok(Sums { plus: reader.number(SUM_MAX)?, minus: reader.number(SUM_MAX)? })
+    }
+}
+
+type State = History<Sums>;
+
+fn decode(bytes: &[u8]) -> Result<State, Rejection> {
+    let mut reader = Reader::new(bytes, MAGIC)?;
+    let state = State::read(&mut reader)?;
+    reader.finish()?;
+    Ok(state)
+}
+
+fn encode(state: &State) -> Vec<u8> {
+    let mut writer = Writer::new(MAGIC);
+    state.write(&mut writer);
+    writer.finish()
+}
+
+fn parse(op: &[u8]) -> Result<Sums, Rejection> {
+    let text = std::str::from_utf8(op).ok().map(str::trim);
+    let Some(amount) = text.and_then(|text| text.parse::<i64>().ok()) else {
+        return Err(Rejection::malformed("an operation is a whole number of 64 bits, such as +5 or -3"));
+    };
+    let size = u128::from(amount.unsigned_abs());
+    Ok(if amount >= 0 { Sums { plus: size, minus: 0 } } else { Sums { plus: 0, minus: size } })
+}
+
+impl ReplicatedType for PnCounter {
+    fn merge(_: &KeyInfo, states: &[Vec<u8>]) -> Result<Vec<u8>, Rejection> {
+        let mut joined = State::default();
+        for state in states {
+            joined.join(&decode(state)?);
+        }
+        Ok(encode(&joined))
+    }
+
+    fn apply(_: &KeyInfo, state: Option<&[u8]>, operation: &Operation<'_>) -> Result<Vec<u8>, Rejection> {
+        let mut state = state.map_or_else(|| Ok(State::default()), decode)?;
+        state.record(operation, parse(operation.bytes)?)?;
+        Ok(encode(&state))
+    }
+
+    fn query(_: &KeyInfo, state: &[u8], path: &[u8]) -> Result<Vec<u8>, Rejection> {
+        let Sums { plus, minus } = decode(state)?.total();
+        let value = plus as i128 - minus as i128;
+        match path {
+            b"" => Ok(value.to_string().into()),
+            b"detail" => Ok(format!(r#"{{"value":{value},"plus":{plus},"minus":{minus}}}"#).into()),
+            _ => Err(Rejection::malformed("the paths of a counter are the empty one and detail")),
+        }
+    }
+
+    fn generate(seed: &[u8]) -> Option<Vec<u8>> {
+        let mut choices = Choices::new(seed);
+        let mut state = State::default();
+        for counter in 1..=choices.below(2 * WINDOW as u64) {
+            let dot = Dot { actor: choices.below(3), counter };
+            let id = [choices.below(8) as u8];
+            let op = choices.next() as i16;
+            let operation = Operation { bytes: b"", dot, id: &id[..choices.below(2) as usize] };
+            state.record(&operation, parse(op.to_string().as_bytes()).ok()?).ok()?;
+        }
+        Some(encode(&state))
+    }
+
+    fn generate_operation(seed: &[u8]) -> Option<Vec<u8>> {
+        Some(format!("{:+}", Choices::new(seed).next() as i16).into())
+    }
+}
+
+export_replicated_type!(PnCounter);
+
+#[cfg(test)]
+mod tests {
+    use merganser_plugin_sdk::{laws, testing::key};
+
+    use super::*;
+
+    fn apply(state: Option<&[u8]>, op: &str, actor: u64, counter: u64, id: &str) -> Vec<u8> {
+        let operation = Operation { bytes: op.as_bytes(), dot: Dot { actor, counter }, id: id.as_bytes() };
+        PnCounter::apply(&key("k"), state, &operation).unwrap()
+    }
+
+    fn value(state: &[u8]) -> String {
+        String::from_utf8(PnCounter::query(&key("k"), state, b"").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn concurrent_operations_add_up_and_retries_do_not() {
+        let base = apply(None, "+10", 1, 1, "a");
+        let left = apply(Some(&base), "+5", 1, 2, "b");
+        let right = apply(Some(&base), "-3", 2, 1, "c");
+        let retried = apply(Some(&right), "+5", 2, 2, "b");
+        let merged = PnCounter::merge(&key("k"), &[left.clone(), retried]).unwrap();
+        assert_eq!(value(&merged), "12");
+        assert_eq!(apply(Some(&left), "+5", 1, 3, "b"), left);
+        let detail = PnCounter::query(&key("k"), &merged, b"detail").unwrap();
+        assert_eq!(detail, br#"{"value":12,"plus":15,"minus":3}"#);
+    }
+
+    #[test]
+    fn anything_but_a_number_is_rejected() {
+        for op in ["", "five", "1.5", "9223372036854775808", "+-3"] {
+            assert!(parse(op.as_bytes()).is_err(), "{op}");
+        }
+        for state in [&b""[..], b"MPN1", b"MPN2\0", b"MPN1\x01", b"MPN1\x00\x00", b"{}"] {
+            assert!(PnCounter::validate(&key("k"), state).is_err(), "{state:?}");
+        }
+        assert_eq!(PnCounter::validate(&key("k"), b"MPN1\0"), Ok(()));
+    }
+
+    #[test]
+    fn laws_hold_for_generated_states() {
+        let states: Vec<_> = (0..8u8).map(|seed| PnCounter::generate(&[seed]).unwrap()).collect();
+        let states: Vec<_> = states.iter().map(Vec::as_slice).collect();
+        assert_eq!(laws::replicated_type::<PnCounter>(&states, &[b"+1", b"-2"]), Ok(()));
+    }
+}
