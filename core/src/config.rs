@@ -37,6 +37,9 @@ pub struct Config {
     pub catalog_period_ms: u64,
     /// Requests in flight beyond which new ones are shed.
     pub in_flight_max: usize,
+    /// A bug to run with, in a simulation that must find it.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<crate::mutant::Mutant>,
 }
 
 impl Config {
@@ -52,6 +55,8 @@ impl Config {
             hedge_ms: 20,
             catalog_period_ms: 1_000,
             in_flight_max: 20_000,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
     }
 }

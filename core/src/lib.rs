@@ -5,7 +5,7 @@
 //! runs this very code.
 //!
 //! In reading order: [`id`] · [`ring`] (who holds a key) · [`version`] (what a key holds) ·
-//! [`request`], [`message`], [`event`], [`plugin`], [`admin`] (what is said at the door) · [`node`] (who routes it)
+//! [`request`], [`message`], [`event`], [`plugin`], [`admin`] (what is said at the door) · [`Node`] (who routes it)
 //! · `coordinator` (puts and gets at a quorum) · `replica` (a node's own copy) · [`catalog`],
 //! `keyspaces` (policies and plugins) · [`boot`], [`storage_key`], [`fold`], [`wire`].
 //!
@@ -17,13 +17,20 @@ pub mod admin;
 pub mod boot;
 pub mod catalog;
 pub mod config;
+mod coordinator;
 pub mod event;
 pub mod fold;
 pub mod id;
+mod keyspaces;
 pub mod message;
+pub mod mutant;
+mod node;
 pub mod plugin;
+mod replica;
 pub mod request;
 pub mod ring;
 pub mod storage_key;
 pub mod version;
 pub mod wire;
+
+pub use node::{Node, Status};

@@ -58,8 +58,13 @@ impl Fragments {
         self.fragments.len()
     }
 
-    /// Never written.
+    /// No value: deleted, or never written.
     pub fn is_empty(&self) -> bool {
+        self.fragments.is_empty()
+    }
+
+    /// Never written.
+    pub fn is_unwritten(&self) -> bool {
         self.fragments.is_empty() && self.removed.is_empty()
     }
 
@@ -93,6 +98,12 @@ impl Fragments {
         self.fragments = vec![Fragment { claim, value }];
         self.stamp = self.stamp.max(stamp);
         self.settle();
+    }
+
+    /// The bug of a put that replaces the state (see `Mutant::LatticeOverwrite`).
+    pub(crate) fn applied_over(&mut self, dot: Dot, stamp: Stamp, value: Bytes) {
+        self.fragments.truncate(1);
+        self.applied(dot, stamp, value);
     }
 
     /// A delete that had seen `context`, with a dot of its own. With `reset` it wins against

@@ -121,6 +121,17 @@ impl Siblings {
             && self.versions.iter().zip(&other.versions).all(|(mine, theirs)| mine.0 == theirs.0)
     }
 
+    /// The bug of keeping one dot of byte-equal siblings (see `Mutant::CollapseEqualBytes`).
+    pub(crate) fn collapse_equal(&mut self) {
+        let mut kept: Vec<(Dot, Version)> = Vec::new();
+        for entry in std::mem::take(&mut self.versions) {
+            if kept.iter().all(|(_, version)| version.content != entry.1.content) {
+                kept.push(entry);
+            }
+        }
+        self.versions = kept;
+    }
+
     /// Live versions that are values.
     pub fn values(&self) -> impl Iterator<Item = &(Dot, Version)> {
         self.versions.iter().filter(|(_, version)| version.content != Content::Tombstone)

@@ -157,7 +157,7 @@ impl KeyState {
         match self {
             KeyState::Causal(siblings) => siblings.seen().is_empty(),
             KeyState::Lww(register) => register.is_empty(),
-            KeyState::Lattice(fragments) => fragments.is_empty(),
+            KeyState::Lattice(fragments) => fragments.is_unwritten(),
         }
     }
 

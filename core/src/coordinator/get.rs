@@ -1,0 +1,417 @@
+//! The stages of a read: a get, a query, an owner's look before it writes back.
+//!
+//! ```text
+//!   own copy ─▶ digests of R-1 others ─▶ enough ─▶ view ─▶ (plugin) ─▶ reply
+//!                 │ differs: whole state ─▶ joined      └▶ raw state to those that lag (R6)
+//!                 │ late: one more replica (hedge)
+//! ```
+//!
+//! In: a checked request, answers of replicas. Out: one outcome, and repairs off its path.
+//! Absent: what a reader is shown (`view`).
+
+use super::quorum::Tally;
+use super::view::{self, Shown, View};
+use super::{key_info, put};
+use crate::catalog::KeyspaceEntry;
+use crate::event::{Effect, Effects, Notice, Record, StorageFailure};
+use crate::id::{Millis, NodeId, OpId};
+use crate::message::{Message, ReadAnswer};
+use crate::node::{Node, Origin, Purpose, Timer};
+use crate::plugin::{PluginAnswer, PluginCall};
+use crate::request::{GetReply, Outcome, Presence, Problem, QueryReply, Want};
+use crate::ring::token;
+use crate::storage_key;
+use crate::version::{Context, Digest, KeyState, Kind, codec};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// What a read is for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Goal {
+    /// A client's get.
+    Get(Want),
+    /// A client's query, with its path.
+    Query(Bytes),
+    /// An owner's look before it stores a resolution.
+    WriteBack,
+}
+
+/// A read under way at its coordinator.
+pub(crate) struct Reading {
+    pub(super) origin: Origin,
+    pub(super) entry: Arc<KeyspaceEntry>,
+    pub(super) key: Bytes,
+    pub(super) goal: Goal,
+    tally: Tally,
+    /// Replicas not asked yet, best first.
+    unasked: Vec<NodeId>,
+    /// Digests of what each replica holds.
+    answers: Vec<(NodeId, Digest)>,
+    pub(super) merged: KeyState,
+    own: Option<Digest>,
+    deadline: Millis,
+    hedge_at: Option<Millis>,
+    stage: Stage,
+}
+
+enum Stage {
+    Gathering,
+    /// The plugin was asked to join a query's fragments first.
+    Joining,
+    /// The plugin was asked for the view.
+    Viewing,
+}
+
+impl Node {
+    /// A checked read, at a primary of its key.
+    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
+    pub(super) fn begin_read(
+        &mut self,
+        now: Millis,
+        origin: Origin,
+        entry: Arc<KeyspaceEntry>,
+        key: Bytes,
+        goal: Goal,
+        needed: u32,
+        deadline: Millis,
+        effects: &mut Effects,
+    ) {
+        let kind = entry.settings.policy.kind();
+        if matches!(goal, Goal::Query(_)) && kind != Kind::Lattice {
+            let reason = "queries need a lattice keyspace with a replicated type".to_owned();
+            return self.refuse(origin, Problem::InvalidArgument { field: "path", reason }, effects);
+        }
+        self.counters.reads += 1;
+        let own = self.config.node;
+        let mut others: Vec<NodeId> = self.ring.primaries(token(entry.id, &key), entry.settings.n as usize);
+        others.retain(|node| *node != own);
+        // Best last, to be popped: those that can be reached before those that cannot.
+        others.sort_by_key(|node| self.is_reachable(*node));
+        let op = self.op();
+        let storage_key = storage_key::object(entry.id, &key);
+        let reading = Reading {
+            origin,
+            key,
+            goal,
+            tally: Tally::new(needed),
+            unasked: others,
+            answers: Vec::with_capacity(needed as usize),
+            merged: KeyState::empty(kind),
+            own: None,
+            deadline,
+            hedge_at: None,
+            stage: Stage::Gathering,
+            entry,
+        };
+        self.reading.insert(op, reading);
+        self.set_timer(deadline, Timer::Read(op));
+        if let Some(state) = self.loaded(&storage_key).cloned() {
+            return self.own_copy(now, op, state, effects);
+        }
+        let ticket = self.ticket(Purpose::LocalRead(op));
+        effects.push(Effect::Read { ticket, key: storage_key });
+    }
+
+    /// This node's copy has been read.
+    pub(crate) fn local_read_done(
+        &mut self,
+        now: Millis,
+        op: OpId,
+        result: Result<Option<Record>, StorageFailure>,
+        effects: &mut Effects,
+    ) {
+        let Some(reading) = self.reading.get(&op) else { return };
+        let entry = reading.entry.clone();
+        let storage_key = storage_key::object(entry.id, &reading.key);
+        match self.decode(&entry, &storage_key, result, effects) {
+            Ok(state) => self.own_copy(now, op, state, effects),
+            // Damaged is not "not found": the others are asked instead.
+            Err(_) => self.ask_others(now, op, effects),
+        }
+    }
+
+    fn own_copy(&mut self, now: Millis, op: OpId, state: KeyState, effects: &mut Effects) {
+        let own = self.config.node;
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        let digest = state.digest();
+        reading.own = Some(digest);
+        reading.merged = state;
+        reading.answers.push((own, digest));
+        reading.tally.add(own);
+        self.ask_others(now, op, effects);
+    }
+
+    /// Asks as many more replicas as are still needed.
+    fn ask_others(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        if reading.tally.is_met() {
+            return self.gathered(now, op, effects);
+        }
+        let missing = (reading.tally.acks().needed - reading.tally.count()) as usize;
+        for _ in 0..missing {
+            ask_one(op, reading, effects);
+        }
+        if !reading.unasked.is_empty() {
+            let at = now.after(self.config.hedge_ms);
+            reading.hedge_at = Some(at);
+            self.set_timer(at, Timer::Hedge(op));
+        }
+    }
+
+    /// Those asked are late: one more.
+    pub(crate) fn hedge(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        reading.hedge_at = None;
+        if !matches!(reading.stage, Stage::Gathering) || !ask_one(op, reading, effects) {
+            return;
+        }
+        self.counters.hedges += 1;
+        if let Some(reading) = self.reading.get_mut(&op).filter(|reading| !reading.unasked.is_empty()) {
+            let at = now.after(self.config.hedge_ms);
+            reading.hedge_at = Some(at);
+            self.set_timer(at, Timer::Hedge(op));
+        }
+    }
+
+    /// A replica answers.
+    pub(crate) fn read_replied(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        op: OpId,
+        answer: ReadAnswer,
+        effects: &mut Effects,
+    ) {
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        let asked = !reading.unasked.contains(&from) && from != self.config.node;
+        if !asked
+            || reading.answers.iter().any(|(node, _)| *node == from)
+            || !matches!(reading.stage, Stage::Gathering)
+        {
+            return;
+        }
+        let kind = reading.entry.settings.policy.kind();
+        let state = match answer {
+            ReadAnswer::Same => reading.own.map(|digest| (digest, None)),
+            ReadAnswer::State(None) => Some((KeyState::empty(kind).digest(), None)),
+            ReadAnswer::State(Some(record)) => {
+                let state = codec::state(&record).ok().filter(|state| state.kind() == kind);
+                state.map(|state| (state.digest(), Some(state)))
+            }
+            ReadAnswer::Refused(_) => None,
+        };
+        let Some((digest, state)) = state else {
+            // It cannot say: the next one is asked at once.
+            ask_one(op, reading, effects);
+            return;
+        };
+        let mut reused = Vec::new();
+        if let Some(state) = &state {
+            reused = reading.merged.sync(state);
+        }
+        reading.answers.push((from, digest));
+        reading.tally.add(from);
+        let met = reading.tally.is_met();
+        let storage_key = storage_key::object(reading.entry.id, &reading.key);
+        for dot in reused {
+            self.counters.dots_reused += 1;
+            effects.push(Effect::Notice(Notice::DotReused { dot, key: storage_key.clone() }));
+        }
+        if met {
+            self.gathered(now, op, effects);
+        }
+    }
+
+    /// R replicas have answered: repair those that lag, then show.
+    fn gathered(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        reading.stage = Stage::Viewing;
+        if let Some(at) = reading.hedge_at.take() {
+            self.clear_timer(at, Timer::Hedge(op));
+        }
+        self.repair(now, op, effects);
+        let Some(reading) = self.reading.get(&op) else { return };
+        let (entry, want) = (
+            reading.entry.clone(),
+            match reading.goal {
+                Goal::Get(want) => want,
+                Goal::Query(_) | Goal::WriteBack => Want::Resolved,
+            },
+        );
+        match view::view(&entry, &reading.key, &reading.merged, want) {
+            Shown::Now(view) => self.shown(now, op, view, effects),
+            Shown::Ask(call) => {
+                if matches!(reading.goal, Goal::Query(_)) {
+                    self.set_stage(op, Stage::Joining);
+                }
+                self.counters.views += 1;
+                self.ask_view(op, call, effects);
+            }
+        }
+    }
+
+    fn set_stage(&mut self, op: OpId, stage: Stage) {
+        if let Some(reading) = self.reading.get_mut(&op) {
+            reading.stage = stage;
+        }
+    }
+
+    fn ask_view(&mut self, op: OpId, call: PluginCall, effects: &mut Effects) {
+        let Some(plugin) = self.reading.get(&op).and_then(|reading| reading.entry.settings.policy.plugin())
+        else {
+            return;
+        };
+        let plugin = plugin.hash;
+        let ticket = self.ticket(Purpose::View(op));
+        effects.push(Effect::Plugin { ticket, plugin, call });
+    }
+
+    /// The plugin has answered a read's question.
+    pub(crate) fn view_done(&mut self, now: Millis, op: OpId, answer: PluginAnswer, effects: &mut Effects) {
+        let Some(reading) = self.reading.get(&op) else { return };
+        let entry = reading.entry.clone();
+        if let PluginAnswer::Failed(reason) = &answer {
+            self.plugin_failed(&entry, reason.clone(), effects);
+        }
+        let Some(reading) = self.reading.get(&op) else { return };
+        match (&reading.goal, &reading.stage) {
+            (Goal::Query(_), Stage::Viewing) => {
+                let result = self.plugin_value(&entry, answer, effects);
+                self.queried(op, result, effects);
+            }
+            (Goal::Query(_), _) => match answer {
+                PluginAnswer::Value(state) => self.query(op, state, effects),
+                other => {
+                    let reason = view::reason(other);
+                    self.queried(op, Err(Problem::Unresolved { reason }), effects);
+                }
+            },
+            (Goal::WriteBack, _) => {
+                if let Some(reading) = self.finish(op) {
+                    self.store_resolution(now, reading, answer, effects);
+                }
+            }
+            (Goal::Get(_), _) => {
+                let view = view::answered(&entry, &reading.merged, answer);
+                self.shown(now, op, view, effects);
+            }
+        }
+    }
+
+    /// What is shown is known.
+    fn shown(&mut self, now: Millis, op: OpId, view: View, effects: &mut Effects) {
+        let Some(reading) = self.reading.get(&op) else { return };
+        match &reading.goal {
+            Goal::Get(_) => {
+                let Some(reading) = self.finish(op) else { return };
+                if put::distinct(&reading.merged) > 1 {
+                    self.conflict_seen(now, &reading.entry, &reading.key, &reading.merged);
+                }
+                let View { presence, siblings, resolution } = view;
+                let context = self.context(&reading);
+                let reply = GetReply { presence, siblings, context, resolution, acks: reading.tally.acks() };
+                self.answer(reading.origin, Outcome::Got(reply), effects);
+            }
+            Goal::Query(_) => match view.siblings.into_iter().next().and_then(|sibling| sibling.content) {
+                Some(state) if view.presence == Presence::Found => self.query(op, state, effects),
+                _ => {
+                    let Some(reading) = self.finish(op) else { return };
+                    let context = self.context(&reading);
+                    let acks = reading.tally.acks();
+                    let reply = QueryReply { presence: view.presence, result: Bytes::new(), context, acks };
+                    self.answer(reading.origin, Outcome::Queried(reply), effects);
+                }
+            },
+            // Nothing to settle any more.
+            Goal::WriteBack => drop(self.finish(op)),
+        }
+    }
+
+    fn query(&mut self, op: OpId, state: Bytes, effects: &mut Effects) {
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        let Goal::Query(path) = &reading.goal else { return };
+        reading.stage = Stage::Viewing;
+        let call =
+            PluginCall::Query { key: key_info(&reading.entry, &reading.key), state, path: path.clone() };
+        self.ask_view(op, call, effects);
+    }
+
+    fn queried(&mut self, op: OpId, result: Result<Bytes, Problem>, effects: &mut Effects) {
+        let Some(reading) = self.finish(op) else { return };
+        match result {
+            Ok(result) => {
+                let context = self.context(&reading);
+                let acks = reading.tally.acks();
+                let reply = QueryReply { presence: Presence::Found, result, context, acks };
+                self.answer(reading.origin, Outcome::Queried(reply), effects);
+            }
+            Err(problem) => self.refuse(reading.origin, problem, effects),
+        }
+    }
+
+    /// Covers all that was seen, shown or not.
+    pub(super) fn context(&self, reading: &Reading) -> Bytes {
+        let stamp = (reading.merged.kind() == Kind::Lww).then(|| reading.merged.stamp());
+        let context = Context { seen: reading.merged.seen(), stamp };
+        self.sealer.seal(reading.entry.id, &reading.key, &context)
+    }
+
+    /// Sends the joined raw state to those that answered with less, and takes it in here.
+    fn repair(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(reading) = self.reading.get(&op) else { return };
+        if reading.merged.is_empty() {
+            return;
+        }
+        let digest = reading.merged.digest();
+        let lagging: Vec<NodeId> =
+            reading.answers.iter().filter(|(_, theirs)| *theirs != digest).map(|(node, _)| *node).collect();
+        if lagging.is_empty() {
+            return;
+        }
+        let record = codec::record(&reading.merged);
+        let (entry, key, merged) = (reading.entry.clone(), reading.key.clone(), reading.merged.clone());
+        for to in lagging {
+            self.counters.read_repairs += 1;
+            effects.push(Effect::Notice(Notice::ReadRepair { replica: to }));
+            if to == self.config.node {
+                self.take_in(now, entry.clone(), key.clone(), merged.clone(), record.clone(), None, effects);
+            } else {
+                let (key, record) = (key.clone(), record.clone());
+                let message = Message::Replicate { op: None, keyspace: entry.id, key, record };
+                effects.push(Effect::Send { to, message });
+            }
+        }
+    }
+
+    /// Patience is over.
+    pub(crate) fn read_timed_out(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(reading) = self.reading.get(&op) else { return };
+        if matches!(reading.stage, Stage::Gathering) {
+            let (needed, reachable) = (reading.tally.acks().needed, reading.tally.count());
+            if let Some(reading) = self.finish(op) {
+                self.refuse(reading.origin, Problem::NotEnoughReplicas { needed, reachable }, effects);
+            }
+            return;
+        }
+        // The plugin has taken too long: the siblings are shown (R7).
+        self.view_done(now, op, PluginAnswer::Failed("no answer within the request's time".into()), effects);
+    }
+
+    pub(super) fn finish(&mut self, op: OpId) -> Option<Reading> {
+        let reading = self.reading.remove(&op)?;
+        self.clear_timer(reading.deadline, Timer::Read(op));
+        if let Some(at) = reading.hedge_at {
+            self.clear_timer(at, Timer::Hedge(op));
+        }
+        Some(reading)
+    }
+}
+
+/// Asks the next replica for its state unless it is as this node's; whether there was one.
+fn ask_one(op: OpId, reading: &mut Reading, effects: &mut Effects) -> bool {
+    let Some(to) = reading.unasked.pop() else { return false };
+    let message =
+        Message::Read { op, keyspace: reading.entry.id, key: reading.key.clone(), unless: reading.own };
+    effects.push(Effect::Send { to, message });
+    true
+}

@@ -1,0 +1,187 @@
+//! A client's request, from its arrival to its outcome.
+//!
+//! ```text
+//!   begin ─▶ checks ─▶ a primary of the key? ── no ─▶ forward, once
+//!                         │ yes
+//!            put: validate? ─▶ dot ─▶ own copy + replicas ─▶ W durable ─▶ reply
+//!            get: own copy ─▶ R-1 digests ─▶ join ─▶ view ─▶ reply ─▶ repair
+//! ```
+//!
+//! The coordinator is always a replica of the key; a request that lands elsewhere is forwarded as
+//! the client's request, with its id, and never forwarded twice (riak_kv#1046). In: requests,
+//! answers of replicas. Out: outcomes. Absent: a node's own copy (`replica`).
+
+mod get;
+mod put;
+mod quorum;
+mod view;
+mod write_back;
+
+pub(crate) use get::Reading;
+pub(crate) use put::{Change, Step, Writing};
+pub(crate) use write_back::WriteBacks;
+
+use crate::catalog::KeyspaceEntry;
+use crate::event::{Effect, Effects};
+use crate::id::{Millis, NodeId, OpId};
+use crate::message::Message;
+use crate::node::{Node, Origin, Timer};
+use crate::plugin::KeyInfo;
+use crate::request::{
+    Acks, Basis, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, Level, OPERATION_BYTES_MAX, Operation, Outcome,
+    Problem, Request, VALUE_BYTES_MAX,
+};
+use crate::ring::token;
+use crate::version::context::CONTEXT_BYTES_MAX;
+use bytes::Bytes;
+
+/// When a client that was shed should come back.
+const RETRY_AFTER_MS: u32 = 50;
+
+/// A request that another node coordinates.
+pub(crate) struct Forwarding {
+    origin: Origin,
+    deadline: Millis,
+    is_write: bool,
+    needed: u32,
+}
+
+impl Node {
+    /// A request arrives.
+    pub(crate) fn begin(&mut self, now: Millis, origin: Origin, request: Request, effects: &mut Effects) {
+        if let Err(problem) = check(&request) {
+            return self.refuse(origin, problem, effects);
+        }
+        if self.writing.len() + self.reading.len() + self.forwarding.len() >= self.config.in_flight_max {
+            return self.refuse(origin, Problem::Overloaded { retry_after_ms: RETRY_AFTER_MS }, effects);
+        }
+        let Some(entry) = self.keyspaces.by_name(&request.keyspace) else {
+            return self.refuse(origin, Problem::UnknownKeyspace { keyspace: request.keyspace }, effects);
+        };
+        let needed = match needed(&entry, &request) {
+            Ok(needed) => needed,
+            Err(problem) => return self.refuse(origin, problem, effects),
+        };
+        let patience =
+            request.timeout_ms.unwrap_or(self.config.timeout_ms).clamp(1, self.config.timeout_ms_max);
+        let deadline = now.after(patience);
+        let primaries = self.ring.primaries(token(entry.id, &request.key), entry.settings.n as usize);
+        let reachable = primaries.iter().filter(|node| self.is_reachable(**node)).count() as u32;
+        if reachable < needed {
+            return self.refuse(origin, Problem::NotEnoughReplicas { needed, reachable }, effects);
+        }
+        if !primaries.contains(&self.config.node) {
+            return self.forward(origin, request, needed, deadline, &primaries, effects);
+        }
+        let key = Bytes::copy_from_slice(&request.key);
+        match request.operation {
+            Operation::Get { want } => {
+                self.begin_read(now, origin, entry, key, get::Goal::Get(want), needed, deadline, effects)
+            }
+            Operation::Query { path } => {
+                self.begin_read(now, origin, entry, key, get::Goal::Query(path), needed, deadline, effects);
+            }
+            write => self.begin_write(now, origin, entry, key, write, needed, deadline, effects),
+        }
+    }
+
+    fn forward(
+        &mut self,
+        origin: Origin,
+        request: Request,
+        needed: u32,
+        deadline: Millis,
+        primaries: &[NodeId],
+        effects: &mut Effects,
+    ) {
+        let to = primaries.iter().copied().find(|node| self.is_reachable(*node));
+        let (Origin::Client(_), Some(to)) = (origin, to) else {
+            // A peer's view of the ring is not ours: nothing is forwarded twice.
+            return self.refuse(origin, Problem::NotEnoughReplicas { needed, reachable: 0 }, effects);
+        };
+        self.counters.forwards += 1;
+        let op = self.op();
+        let is_write = request.operation.is_write();
+        self.forwarding.insert(op, Forwarding { origin, deadline, is_write, needed });
+        self.set_timer(deadline, Timer::Forward(op));
+        effects.push(Effect::Send { to, message: Message::Forward { op, request } });
+    }
+
+    /// The coordinator has answered.
+    pub(crate) fn forwarded(&mut self, op: OpId, outcome: Outcome, effects: &mut Effects) {
+        let Some(forwarding) = self.forwarding.remove(&op) else { return };
+        self.clear_timer(forwarding.deadline, Timer::Forward(op));
+        self.answer(forwarding.origin, outcome, effects);
+    }
+
+    pub(crate) fn forward_timed_out(&mut self, op: OpId, effects: &mut Effects) {
+        let Some(forwarding) = self.forwarding.remove(&op) else { return };
+        let needed = forwarding.needed;
+        let problem = if forwarding.is_write {
+            self.counters.uncertain += 1;
+            Problem::Uncertain { dot: None, acks: Acks { needed, ..Acks::default() } }
+        } else {
+            Problem::NotEnoughReplicas { needed, reachable: 0 }
+        };
+        self.refuse(forwarding.origin, problem, effects);
+    }
+}
+
+/// The plugin's view of which key a call is about.
+pub(crate) fn key_info(entry: &KeyspaceEntry, key: &Bytes) -> KeyInfo {
+    KeyInfo { keyspace: entry.name.clone(), key: key.clone(), config: entry.settings.plugin_config.clone() }
+}
+
+/// How many replicas must answer.
+fn needed(entry: &KeyspaceEntry, request: &Request) -> Result<u32, Problem> {
+    let n = entry.settings.n;
+    let needed = match request.level {
+        Level::Keyspace if request.operation.is_write() => entry.settings.w,
+        Level::Keyspace => entry.settings.r,
+        Level::One => 1,
+        Level::Quorum => n / 2 + 1,
+        Level::All => n,
+        Level::Count(count) if (1..=n).contains(&count) => count,
+        Level::Count(count) => {
+            return Err(Problem::InvalidArgument {
+                field: "level",
+                reason: format!("must be 1 to n = {n}, is {count}"),
+            });
+        }
+    };
+    Ok(needed)
+}
+
+/// What can be judged of a request alone.
+fn check(request: &Request) -> Result<(), Problem> {
+    if request.key.is_empty() {
+        return Err(Problem::InvalidArgument { field: "key", reason: "must not be empty".into() });
+    }
+    limit("key", request.key.len(), KEY_BYTES_MAX)?;
+    match &request.operation {
+        Operation::Get { .. } => {}
+        Operation::Put { value, content_type, basis, .. } => {
+            limit("value", value.len(), VALUE_BYTES_MAX)?;
+            limit("content type", content_type.as_ref().map_or(0, Bytes::len), CONTENT_TYPE_BYTES_MAX)?;
+            check_basis(basis)?;
+        }
+        Operation::Delete { basis, .. } => check_basis(basis)?,
+        Operation::Apply { op, .. } => limit("operation", op.len(), OPERATION_BYTES_MAX)?,
+        Operation::Query { path } => limit("path", path.len(), OPERATION_BYTES_MAX)?,
+    }
+    Ok(())
+}
+
+fn check_basis(basis: &Basis) -> Result<(), Problem> {
+    match basis {
+        Basis::Context(token) => limit("context", token.len(), CONTEXT_BYTES_MAX),
+        Basis::Blind | Basis::Unsaid => Ok(()),
+    }
+}
+
+fn limit(what: &'static str, size: usize, limit: usize) -> Result<(), Problem> {
+    if size > limit {
+        return Err(Problem::TooLarge { what, size_bytes: size as u64, limit_bytes: limit as u64 });
+    }
+    Ok(())
+}

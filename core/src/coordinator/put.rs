@@ -1,0 +1,601 @@
+//! The stages of a write: a put, a delete, an operation, an owner's resolution.
+//!
+//! ```text
+//!   begin_write ─▶ (validate) ─▶ commit ─▶ slot job: apply_change ─▶ write + replicate
+//!                                  │ lww: no slot                        │
+//!                                  ▼                                     ▼
+//!                            write + replicate ──────────────▶ acknowledged × W ─▶ reply
+//! ```
+//!
+//! Before a dot is issued a write can still be refused with nothing stored; from then on its
+//! outcome is either W durable copies or [`Problem::Uncertain`]. In: a checked request. Out: one
+//! outcome. Absent: how a replica stores.
+
+use super::quorum::Tally;
+use super::{key_info, view};
+use crate::catalog::{DeleteSemantics, KeyspaceEntry, Policy};
+use crate::event::{Effect, Effects, Notice, Record};
+use crate::id::{Dot, Millis, NodeId, OpId, RequestId};
+use crate::message::{Message, Refusal};
+use crate::mutant::Mutant;
+use crate::node::{Node, Origin, Purpose, RecentWrite, Timer};
+use crate::plugin::{PluginAnswer, PluginCall};
+use crate::replica::{Completion, Job, Slot};
+use crate::request::{Acks, Basis, Operation, Outcome, Problem, WriteReply};
+use crate::ring::token;
+use crate::storage_key;
+use crate::version::context::ACTORS_ALARM;
+use crate::version::{
+    Content, Context, DotSet, KeyState, Receipt, Register, Stamp, Version, codec, too_far_ahead,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A write under way at its coordinator.
+pub(crate) struct Writing {
+    origins: Vec<Origin>,
+    entry: Arc<KeyspaceEntry>,
+    key: Bytes,
+    request_id: Option<RequestId>,
+    /// What the client had seen; None: blind.
+    context: Option<Context>,
+    change: Option<Change>,
+    tally: Tally,
+    deadline: Millis,
+    /// Set once a dot was issued.
+    minted: Option<Minted>,
+}
+
+/// What is known of a write once it has a dot.
+struct Minted {
+    dot: Dot,
+    /// Its actor's dot of this key before it.
+    previous: u64,
+    stamp: Stamp,
+    /// What the client has seen after it.
+    seen: DotSet,
+    siblings: u32,
+}
+
+/// What a write does to a key.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// A value.
+    Put { value: Bytes, content_type: Option<Bytes>, receipt: Option<Receipt> },
+    /// A tombstone; with a receipt where a resolution says so.
+    Delete { receipt: Option<Receipt> },
+    /// A replicated type's operation.
+    Op(Bytes),
+    /// A retry: the write is there and has this dot.
+    Again { dot: Dot, previous: u64, stamp: Stamp },
+}
+
+/// What became of a write at its slot.
+pub(crate) enum Step {
+    /// It is in the state, or was refused.
+    Done,
+    /// It waits for a durable incarnation.
+    NoDot(Change),
+    /// It needs one joined state.
+    JoinFirst(Change),
+    /// The plugin applies it.
+    Ask(Dot, PluginCall),
+}
+
+impl Node {
+    /// A checked write of a client, at a primary of its key.
+    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
+    pub(super) fn begin_write(
+        &mut self,
+        now: Millis,
+        origin: Origin,
+        entry: Arc<KeyspaceEntry>,
+        key: Bytes,
+        operation: Operation,
+        needed: u32,
+        deadline: Millis,
+        effects: &mut Effects,
+    ) {
+        let (basis, request_id, change) = match operation {
+            Operation::Put { value, content_type, basis, request_id } => {
+                (basis, request_id, Change::Put { value, content_type, receipt: None })
+            }
+            Operation::Delete { basis, request_id } => (basis, request_id, Change::Delete { receipt: None }),
+            Operation::Apply { op, request_id } => (Basis::Unsaid, request_id, Change::Op(op)),
+            Operation::Get { .. } | Operation::Query { .. } => return,
+        };
+        let context = match self.context_of(now, &entry, &key, &basis, &change) {
+            Ok(context) => context,
+            Err(problem) => return self.refuse(origin, problem, effects),
+        };
+        self.counters.writes += 1;
+        let earlier = if self.mutant(Mutant::RetryGetsNewDot) { None } else { self.recent.get(request_id) };
+        let change = match earlier {
+            Some(RecentWrite::Writing(op)) => match self.writing.get_mut(&op) {
+                Some(writing) => return writing.origins.push(origin),
+                None => change,
+            },
+            Some(RecentWrite::Minted { dot, previous, stamp }) => Change::Again { dot, previous, stamp },
+            None => change,
+        };
+        let writing = Writing {
+            origins: vec![origin],
+            entry,
+            key,
+            request_id: Some(request_id),
+            context,
+            change: Some(change),
+            tally: Tally::new(needed),
+            deadline,
+            minted: None,
+        };
+        self.admit(now, writing, effects);
+    }
+
+    /// An owner stores a resolution: an ordinary put (R3).
+    pub(super) fn begin_owner_write(
+        &mut self,
+        now: Millis,
+        entry: Arc<KeyspaceEntry>,
+        key: Bytes,
+        context: Context,
+        change: Change,
+        effects: &mut Effects,
+    ) {
+        let needed = entry.settings.n / 2 + 1;
+        let writing = Writing {
+            origins: vec![Origin::Owner],
+            entry,
+            key,
+            request_id: None,
+            context: Some(context),
+            change: Some(change),
+            tally: Tally::new(needed),
+            deadline: now.after(self.config.timeout_ms),
+            minted: None,
+        };
+        self.admit(now, writing, effects);
+    }
+
+    /// Registers a write, and asks the plugin about its value where there is one.
+    fn admit(&mut self, now: Millis, writing: Writing, effects: &mut Effects) {
+        let op = self.op();
+        if let Some(request_id) = writing.request_id {
+            self.recent.set(request_id, RecentWrite::Writing(op));
+        }
+        self.set_timer(writing.deadline, Timer::Write(op));
+        let validate = match (&writing.change, writing.entry.settings.policy.plugin()) {
+            (Some(Change::Put { value, receipt: None, .. }), Some(plugin)) => {
+                let key = key_info(&writing.entry, &writing.key);
+                Some((plugin.hash, PluginCall::Validate { key, value: value.clone() }))
+            }
+            _ => None,
+        };
+        self.writing.insert(op, writing);
+        match validate {
+            Some((plugin, call)) => {
+                let ticket = self.ticket(Purpose::Validate(op));
+                effects.push(Effect::Plugin { ticket, plugin, call });
+            }
+            None => self.commit(now, op, effects),
+        }
+    }
+
+    /// The plugin has looked at a put's value. No answer is no reason to refuse a write (R7).
+    pub(crate) fn validated(&mut self, now: Millis, op: OpId, answer: PluginAnswer, effects: &mut Effects) {
+        match answer {
+            PluginAnswer::Rejected { kind, message } => {
+                self.write_failed(op, Problem::InvalidValue { kind, reason: message }, effects);
+            }
+            PluginAnswer::Valid => self.commit(now, op, effects),
+            other => {
+                if let Some(entry) = self.writing.get(&op).map(|writing| writing.entry.clone()) {
+                    self.plugin_failed(&entry, format!("validate: {other:?}"), effects);
+                }
+                self.commit(now, op, effects);
+            }
+        }
+    }
+
+    /// Hands the write to the key's slot, or, for a register, straight to storage.
+    fn commit(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(writing) = self.writing.get_mut(&op) else { return };
+        let Some(change) = writing.change.take() else { return };
+        let (entry, key) = (writing.entry.clone(), writing.key.clone());
+        if entry.settings.policy == Policy::Lww && !matches!(change, Change::Again { .. }) {
+            return self.commit_register(now, op, &entry, &key, change, effects);
+        }
+        let storage_key = storage_key::object(entry.id, &key);
+        self.enqueue(now, storage_key, &entry, &key, Job::Write { op, change }, effects);
+    }
+
+    /// R15: no read before the write; a stamp above all that the client saw.
+    fn commit_register(
+        &mut self,
+        now: Millis,
+        op: OpId,
+        entry: &Arc<KeyspaceEntry>,
+        key: &Bytes,
+        change: Change,
+        effects: &mut Effects,
+    ) {
+        let Some(dot) = self.mint() else {
+            let problem = Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS };
+            return self.write_failed(op, problem, effects);
+        };
+        let Some(writing) = self.writing.get(&op) else { return };
+        let after = writing.context.as_ref().and_then(|context| context.stamp).unwrap_or_default();
+        let stamp = self.clock.issue(now, after);
+        let Some(version) = version_of(change, stamp, writing.request_id) else { return };
+        self.minted(op, Minted { dot, previous: 0, stamp, seen: DotSet::single(dot, 0), siblings: 1 });
+        let record = codec::record(&KeyState::Lww(Register::of(dot, version)));
+        let replication = self.send_to_replicas(entry, key, &record, vec![op], effects);
+        self.merge_register(entry, key, record, vec![Completion::Own { replication }], effects);
+    }
+
+    /// Does a write to the state of its slot.
+    pub(crate) fn apply_change(
+        &mut self,
+        now: Millis,
+        slot: &mut Slot,
+        op: OpId,
+        change: Change,
+        effects: &mut Effects,
+    ) -> Step {
+        // Its patience may have ended while it waited: then nothing is stored.
+        let Some(writing) = self.writing.get(&op) else { return Step::Done };
+        let (request_id, context) = (writing.request_id, writing.context.clone());
+        let Some(state) = slot.state.as_mut() else { return Step::Done };
+        if let Change::Again { dot, previous, stamp } = change {
+            return self.again(slot, op, dot, previous, stamp, effects);
+        }
+        let earlier = match (&*state, request_id) {
+            (KeyState::Causal(siblings), Some(id)) if !self.mutant(Mutant::RetryGetsNewDot) => {
+                siblings.of_request(id)
+            }
+            _ => None,
+        };
+        if let Some((dot, version)) = earlier {
+            let stamp = version.stamp;
+            // Siblings are looked up by their dot, so the span need not be the exact one.
+            return self.again(slot, op, dot, dot.counter - 1, stamp, effects);
+        }
+        let known = state.seen();
+        let seen = context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
+        self.observe(&seen, &known, effects);
+        match state {
+            KeyState::Causal(siblings) => {
+                let limit = slot.entry.settings.siblings_max;
+                let count = siblings.len_distinct() as u32;
+                if context.is_none() && count >= limit {
+                    let all = Context { seen: known, stamp: None };
+                    let context = self.sealer.seal(slot.entry.id, &slot.key, &all);
+                    self.write_failed(op, Problem::SiblingLimit { siblings: count, limit, context }, effects);
+                    return Step::Done;
+                }
+                let Some(dot) = self.mint() else { return Step::NoDot(change) };
+                let stamp = self.clock.issue(now, Stamp::default());
+                let Some(version) = version_of(change, stamp, request_id) else { return Step::Done };
+                let superseded = if self.mutant(Mutant::ContextIgnored) {
+                    DotSet::new()
+                } else if self.mutant(Mutant::ContextInvented) {
+                    known.clone()
+                } else {
+                    seen.clone()
+                };
+                siblings.write(&superseded, dot, version);
+                let siblings_after = siblings.len_distinct() as u32;
+                if siblings.seen().actors() >= ACTORS_ALARM {
+                    self.counters.large_contexts += 1;
+                    effects.push(Effect::Notice(Notice::LargeContext {
+                        keyspace: slot.entry.name.clone(),
+                        key: slot.key.clone(),
+                        actors: siblings.seen().actors(),
+                    }));
+                }
+                let previous = known.last(dot.actor);
+                let seen = self.seen_after(seen, &known, dot);
+                self.changed(slot, op, Minted { dot, previous, stamp, seen, siblings: siblings_after });
+                Step::Done
+            }
+            KeyState::Lattice(fragments) => {
+                if let Change::Op(ref body) = change {
+                    if fragments.len() > 1 {
+                        return Step::JoinFirst(change);
+                    }
+                    let Some(dot) = self.mint() else { return Step::NoDot(change) };
+                    let call = PluginCall::Apply {
+                        key: key_info(&slot.entry, &slot.key),
+                        state: fragments.iter().next().map(|fragment| fragment.value.clone()),
+                        op: body.clone(),
+                        dot,
+                        op_id: request_id.map(|id| Bytes::copy_from_slice(&id.0)).unwrap_or_default(),
+                    };
+                    return Step::Ask(dot, call);
+                }
+                let Some(dot) = self.mint() else { return Step::NoDot(change) };
+                let stamp = self.clock.issue(now, Stamp::default());
+                match change {
+                    Change::Put { value, .. } if self.mutant(Mutant::LatticeOverwrite) => {
+                        fragments.applied_over(dot, stamp, value);
+                    }
+                    Change::Put { value, .. } => fragments.put(dot, stamp, value),
+                    _ => {
+                        let reset = slot.entry.settings.delete_semantics == DeleteSemantics::DeleteWins;
+                        fragments.delete(&seen, dot, stamp, reset);
+                    }
+                }
+                let previous = known.last(dot.actor);
+                let seen = self.seen_after(seen, &known, dot);
+                self.changed(slot, op, Minted { dot, previous, stamp, seen, siblings: 1 });
+                Step::Done
+            }
+            // Registers are written without a slot; what comes here is a retry, handled above.
+            KeyState::Lww(_) => Step::Done,
+        }
+    }
+
+    /// The plugin has applied an operation, or not.
+    pub(crate) fn applied(
+        &mut self,
+        now: Millis,
+        slot: &mut Slot,
+        op: OpId,
+        dot: Dot,
+        answer: PluginAnswer,
+        effects: &mut Effects,
+    ) {
+        let value = match self.plugin_value(&slot.entry, answer, effects) {
+            Ok(value) => value,
+            Err(problem) => return self.write_failed(op, problem, effects),
+        };
+        // Its patience may have ended meanwhile: then it was told that nothing is stored.
+        if !self.writing.contains_key(&op) {
+            return;
+        }
+        let Some(KeyState::Lattice(fragments)) = slot.state.as_mut() else { return };
+        let stamp = self.clock.issue(now, Stamp::default());
+        let known = fragments.seen();
+        fragments.applied(dot, stamp, value);
+        let previous = known.last(dot.actor);
+        let seen = self.seen_after(known.clone(), &known, dot);
+        self.changed(slot, op, Minted { dot, previous, stamp, seen, siblings: 1 });
+    }
+
+    /// What a client has seen after its write: what it had seen, and the write itself. Not what
+    /// else the coordinator holds.
+    fn seen_after(&self, mut seen: DotSet, known: &DotSet, dot: Dot) -> DotSet {
+        let previous = known.last(dot.actor);
+        if self.mutant(Mutant::ContextClaimsUnseen) {
+            seen.join(known);
+        }
+        seen.join(&DotSet::single(dot, previous));
+        seen
+    }
+
+    /// A slot's state has changed by a write of this node.
+    fn changed(&mut self, slot: &mut Slot, op: OpId, minted: Minted) {
+        (slot.record, slot.dirty) = (None, true);
+        slot.replicate.push(op);
+        self.minted(op, minted);
+    }
+
+    /// A retry of a write that is there: the same dot, and its acknowledgements once more.
+    fn again(
+        &mut self,
+        slot: &mut Slot,
+        op: OpId,
+        dot: Dot,
+        previous: u64,
+        stamp: Stamp,
+        effects: &mut Effects,
+    ) -> Step {
+        let Some(writing) = self.writing.get(&op) else { return Step::Done };
+        let Some(state) = &slot.state else { return Step::Done };
+        if !state.covers(dot, stamp) {
+            // Its first try left this node and was not stored here: nobody here knows more.
+            let acks = writing.tally.acks();
+            self.write_failed(op, Problem::Uncertain { dot: Some(dot), acks }, effects);
+            return Step::Done;
+        }
+        let mut seen = writing.context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
+        seen.join(&DotSet::single(dot, previous));
+        let siblings = distinct(state) as u32;
+        slot.replicate.push(op);
+        self.minted(op, Minted { dot, previous, stamp, seen, siblings });
+        Step::Done
+    }
+
+    fn minted(&mut self, op: OpId, minted: Minted) {
+        let Some(writing) = self.writing.get_mut(&op) else { return };
+        writing.minted = Some(minted);
+    }
+
+    /// From now on a retry finds the write by its dot.
+    fn remember(&mut self, request_id: Option<RequestId>, minted: &Minted) {
+        if let Some(request_id) = request_id {
+            let Minted { dot, previous, stamp, .. } = *minted;
+            self.recent.set(request_id, RecentWrite::Minted { dot, previous, stamp });
+        }
+    }
+
+    /// Sends a state with local writes in it to the key's other primaries. Answers the operation
+    /// by which they acknowledge all of these writes.
+    pub(crate) fn send_to_replicas(
+        &mut self,
+        entry: &KeyspaceEntry,
+        key: &Bytes,
+        record: &Record,
+        writes: Vec<OpId>,
+        effects: &mut Effects,
+    ) -> OpId {
+        let replication = self.op();
+        let own = self.config.node;
+        for to in self.ring.primaries(token(entry.id, key), entry.settings.n as usize) {
+            if to != own {
+                let (key, record) = (key.clone(), record.clone());
+                let message = Message::Replicate { op: Some(replication), keyspace: entry.id, key, record };
+                effects.push(Effect::Send { to, message });
+            }
+        }
+        self.replications.insert(replication, writes);
+        if self.mutant(Mutant::AckWithoutOwnWrite) {
+            self.acknowledged(replication, own, effects);
+        }
+        replication
+    }
+
+    /// A replica says what became of a replication.
+    pub(crate) fn replicated(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        op: OpId,
+        result: Result<(), Refusal>,
+        effects: &mut Effects,
+    ) {
+        match result {
+            Ok(()) => self.acknowledged(op, from, effects),
+            // It lacks the keyspace: tell it, so that the next write finds it.
+            Err(Refusal::UnknownKeyspace) => self.push_catalog(now, from, effects),
+            Err(_) => {}
+        }
+    }
+
+    /// What `node` holds durably covers the writes of a replication.
+    pub(crate) fn acknowledged(&mut self, replication: OpId, node: NodeId, effects: &mut Effects) {
+        let Some(writes) = self.replications.get(&replication) else { return };
+        let duplicates = self.mutant(Mutant::DuplicateAcksCounted);
+        let mut met = Vec::new();
+        for op in writes {
+            if let Some(writing) = self.writing.get_mut(op) {
+                let primary = self
+                    .ring
+                    .primaries(token(writing.entry.id, &writing.key), writing.entry.settings.n as usize);
+                if !primary.contains(&node) {
+                    continue;
+                }
+                if duplicates {
+                    writing.tally.add_again(node)
+                } else {
+                    writing.tally.add(node)
+                }
+                if writing.tally.is_met() {
+                    met.push(*op);
+                }
+            }
+        }
+        for op in met {
+            self.write_met(op, effects);
+        }
+        let over = self
+            .replications
+            .get(&replication)
+            .is_some_and(|writes| writes.iter().all(|op| !self.writing.contains_key(op)));
+        if over {
+            self.replications.remove(&replication);
+        }
+    }
+
+    /// W replicas hold it: the client is told.
+    fn write_met(&mut self, op: OpId, effects: &mut Effects) {
+        let Some(writing) = self.writing.remove(&op) else { return };
+        self.clear_timer(writing.deadline, Timer::Write(op));
+        let Some(minted) = writing.minted else { return };
+        self.remember(writing.request_id, &minted);
+        let lww = writing.entry.settings.policy == Policy::Lww;
+        let context = Context { seen: minted.seen, stamp: lww.then_some(minted.stamp) };
+        let context = self.sealer.seal(writing.entry.id, &writing.key, &context);
+        let acks = writing.tally.acks();
+        let reply = WriteReply { dot: minted.dot, context, acks, siblings: minted.siblings };
+        if writing.origins.contains(&Origin::Owner) {
+            self.wrote_back(&writing.entry, &writing.key, effects);
+        }
+        for origin in writing.origins {
+            self.answer(origin, Outcome::Wrote(reply.clone()), effects);
+        }
+    }
+
+    /// Nothing was stored.
+    pub(crate) fn write_failed(&mut self, op: OpId, problem: Problem, effects: &mut Effects) {
+        let Some(writing) = self.writing.remove(&op) else { return };
+        self.clear_timer(writing.deadline, Timer::Write(op));
+        if let Some(request_id) = writing.request_id {
+            self.recent.forget(request_id);
+        }
+        for origin in writing.origins {
+            self.refuse(origin, problem.clone(), effects);
+        }
+    }
+
+    /// Patience is over.
+    pub(crate) fn write_timed_out(&mut self, _now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(writing) = self.writing.get(&op) else { return };
+        let acks: Acks = writing.tally.acks();
+        let Some(minted) = &writing.minted else {
+            return self.write_failed(
+                op,
+                Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS },
+                effects,
+            );
+        };
+        let problem = Problem::Uncertain { dot: Some(minted.dot), acks };
+        self.counters.uncertain += 1;
+        if let Some(Writing { origins, request_id, minted: Some(minted), .. }) = self.writing.remove(&op) {
+            self.remember(request_id, &minted);
+            for origin in origins {
+                self.refuse(origin, problem.clone(), effects);
+            }
+        }
+        self.replications.retain(|_, writes| writes.iter().any(|op| self.writing.contains_key(op)));
+    }
+
+    /// What a write is based on, judged by the keyspace's policy; None: blind.
+    fn context_of(
+        &self,
+        now: Millis,
+        entry: &KeyspaceEntry,
+        key: &Bytes,
+        basis: &Basis,
+        change: &Change,
+    ) -> Result<Option<Context>, Problem> {
+        let policy = &entry.settings.policy;
+        if matches!(change, Change::Op(_)) {
+            if !matches!(policy, Policy::Lattice(_)) {
+                let reason = "operations need a lattice keyspace with a replicated type".to_owned();
+                return Err(Problem::InvalidArgument { field: "operation", reason });
+            }
+            return Ok(None);
+        }
+        let is_delete = matches!(change, Change::Delete { .. });
+        match basis {
+            Basis::Context(token) => {
+                let context = self.sealer.open(entry.id, key, token)?;
+                if let Some(ahead_ms) = context.stamp.and_then(|stamp| too_far_ahead(stamp, now)) {
+                    return Err(Problem::ClockSkew { ahead_ms });
+                }
+                Ok(Some(context))
+            }
+            Basis::Blind if !is_delete || *policy == Policy::Lww => Ok(None),
+            Basis::Unsaid if !is_delete && matches!(policy, Policy::Lattice(_)) => Ok(None),
+            Basis::Blind | Basis::Unsaid => Err(Problem::ContextRequired),
+        }
+    }
+}
+
+fn version_of(change: Change, stamp: Stamp, request_id: Option<RequestId>) -> Option<Version> {
+    let (content, content_type, receipt) = match change {
+        Change::Put { value, content_type, receipt } => (Content::Value(value), content_type, receipt),
+        Change::Delete { receipt } => (Content::Tombstone, None, receipt),
+        Change::Op(_) | Change::Again { .. } => return None,
+    };
+    Some(Version { content, stamp, content_type, request_id, receipt })
+}
+
+/// Live siblings as a plugin or client is shown them, for write-back.
+pub(crate) fn distinct(state: &KeyState) -> usize {
+    match state {
+        KeyState::Causal(siblings) => view::shown(siblings).len(),
+        _ => 1,
+    }
+}

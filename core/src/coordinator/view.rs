@@ -1,0 +1,209 @@
+//! What a reader is shown of a state (R1, R2, R7, R8). Pure.
+//!
+//! In: a keyspace's policy, a joined state, a plugin's answer. Out: what is shown, or the question
+//! to ask the plugin first. Nothing is stored. Absent: quorums and contexts.
+
+use super::key_info;
+use crate::catalog::{DeleteSemantics, KeyspaceEntry, Policy};
+use crate::plugin::{PluginAnswer, PluginCall, PluginSibling};
+use crate::request::{Presence, Resolution, SiblingView, Want};
+use crate::version::{Content, Fragments, KeyState, Register, Siblings, Stamp};
+use bytes::Bytes;
+
+/// What is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct View {
+    pub(super) presence: Presence,
+    pub(super) siblings: Vec<SiblingView>,
+    pub(super) resolution: Resolution,
+}
+
+/// What is shown, or what to ask first.
+pub(super) enum Shown {
+    Now(View),
+    Ask(PluginCall),
+}
+
+/// Siblings as they are shown: in dot order, byte-equal ones once with all of their dots (R1).
+pub(super) fn shown(siblings: &Siblings) -> Vec<SiblingView> {
+    let mut shown: Vec<SiblingView> = Vec::with_capacity(siblings.len());
+    for (dot, version) in siblings.iter() {
+        let content = version.content.value();
+        match shown.iter_mut().find(|earlier| earlier.content.as_ref() == content) {
+            Some(earlier) => {
+                earlier.dots.push(*dot);
+                earlier.stamp = earlier.stamp.max(version.stamp);
+            }
+            None => shown.push(SiblingView {
+                content: content.cloned(),
+                dots: vec![*dot],
+                stamp: version.stamp,
+                content_type: version.content_type.clone(),
+                receipt: version.receipt.clone(),
+            }),
+        }
+    }
+    shown
+}
+
+/// What a get of `state` answers.
+pub(super) fn view(entry: &KeyspaceEntry, key: &Bytes, state: &KeyState, want: Want) -> Shown {
+    match state {
+        KeyState::Causal(siblings) => causal(entry, key, siblings, want),
+        KeyState::Lww(register) => Shown::Now(lww(register)),
+        KeyState::Lattice(fragments) => lattice(entry, key, fragments, want),
+    }
+}
+
+/// What it answers once the plugin has spoken.
+pub(super) fn answered(entry: &KeyspaceEntry, state: &KeyState, answer: PluginAnswer) -> View {
+    let Some(plugin) = entry.settings.policy.plugin() else { return nothing() };
+    let (plugin, epoch) = (plugin.hash, entry.epoch);
+    let candidates = match state {
+        KeyState::Causal(siblings) => candidates(entry, siblings),
+        KeyState::Lattice(fragments) => operands(fragments),
+        KeyState::Lww(_) => Vec::new(),
+    };
+    let resolution = Resolution::Resolved { plugin, epoch };
+    match answer {
+        PluginAnswer::Value(value) => {
+            let mut dots: Vec<_> =
+                candidates.iter().flat_map(|sibling| sibling.dots.iter().copied()).collect();
+            dots.sort_unstable();
+            let stamp = candidates.iter().map(|sibling| sibling.stamp).max().unwrap_or_default();
+            let content_type = candidates.first().and_then(|sibling| sibling.content_type.clone());
+            let merged = SiblingView { content: Some(value), dots, stamp, content_type, receipt: None };
+            View { presence: Presence::Found, siblings: vec![merged], resolution }
+        }
+        PluginAnswer::Delete => View { presence: Presence::Deleted, siblings: Vec::new(), resolution },
+        other => {
+            let reason = reason(other);
+            let resolution = Resolution::Unresolved { reason, plugin, epoch };
+            View { presence: Presence::Found, siblings: candidates, resolution }
+        }
+    }
+}
+
+/// Why an answer is none.
+pub(super) fn reason(answer: PluginAnswer) -> String {
+    match answer {
+        PluginAnswer::Unresolved(reason) | PluginAnswer::Failed(reason) => reason,
+        PluginAnswer::Rejected { kind, message } => format!("{kind}: {message}"),
+        other => format!("an answer to another question: {other:?}"),
+    }
+}
+
+fn nothing() -> View {
+    View { presence: Presence::NotFound, siblings: Vec::new(), resolution: Resolution::NoneNeeded }
+}
+
+/// What the delete semantics leave for people and plugins to choose from (R8).
+fn candidates(entry: &KeyspaceEntry, siblings: &Siblings) -> Vec<SiblingView> {
+    let all = shown(siblings);
+    match entry.settings.delete_semantics {
+        DeleteSemantics::PluginDecides => all,
+        DeleteSemantics::DeleteWins if all.iter().any(|sibling| sibling.content.is_none()) => Vec::new(),
+        DeleteSemantics::UpdateWins | DeleteSemantics::DeleteWins => {
+            all.into_iter().filter(|sibling| sibling.content.is_some()).collect()
+        }
+    }
+}
+
+fn causal(entry: &KeyspaceEntry, key: &Bytes, siblings: &Siblings, want: Want) -> Shown {
+    if siblings.is_empty() {
+        // Seen something, and all of it is gone: never so for a stored state, harmless if it is.
+        return Shown::Now(nothing());
+    }
+    let any_value = siblings.values().next().is_some();
+    if want == Want::Siblings {
+        let presence = if any_value { Presence::Found } else { Presence::Deleted };
+        let all = shown(siblings);
+        let resolution = if all.len() > 1 { Resolution::Siblings } else { Resolution::NoneNeeded };
+        return Shown::Now(View { presence, siblings: all, resolution });
+    }
+    let candidates = candidates(entry, siblings);
+    match (&entry.settings.policy, candidates.len()) {
+        (_, 0) => Shown::Now(View { presence: Presence::Deleted, ..nothing() }),
+        (_, 1) => {
+            let deleted = candidates[0].content.is_none();
+            let (presence, siblings) =
+                if deleted { (Presence::Deleted, Vec::new()) } else { (Presence::Found, candidates) };
+            Shown::Now(View { presence, siblings, resolution: Resolution::NoneNeeded })
+        }
+        (Policy::Resolver(_), _) => {
+            let siblings = candidates
+                .into_iter()
+                .map(|sibling| PluginSibling {
+                    dots: sibling.dots,
+                    stamp: sibling.stamp,
+                    content: sibling.content,
+                    content_type: sibling.content_type,
+                })
+                .collect();
+            Shown::Ask(PluginCall::Resolve { key: key_info(entry, key), siblings })
+        }
+        _ => Shown::Now(View {
+            presence: Presence::Found,
+            siblings: candidates,
+            resolution: Resolution::Siblings,
+        }),
+    }
+}
+
+fn lww(register: &Register) -> View {
+    match &register.winner {
+        None => nothing(),
+        Some((_, version)) if version.content == Content::Tombstone => {
+            View { presence: Presence::Deleted, ..nothing() }
+        }
+        Some((dot, version)) => {
+            let winner = SiblingView {
+                content: version.content.value().cloned(),
+                dots: vec![*dot],
+                stamp: version.stamp,
+                content_type: version.content_type.clone(),
+                receipt: None,
+            };
+            View { presence: Presence::Found, siblings: vec![winner], resolution: Resolution::NoneNeeded }
+        }
+    }
+}
+
+/// Fragments as they are shown where they could not be joined.
+fn operands(fragments: &Fragments) -> Vec<SiblingView> {
+    let operand = |fragment: &crate::version::Fragment| SiblingView {
+        content: Some(fragment.value.clone()),
+        dots: last_dots(fragment),
+        stamp: Stamp::default(),
+        content_type: None,
+        receipt: None,
+    };
+    fragments.iter().map(operand).collect()
+}
+
+/// The last dot of each actor whose puts a fragment contains.
+fn last_dots(fragment: &crate::version::Fragment) -> Vec<crate::id::Dot> {
+    let mut dots: Vec<crate::id::Dot> = Vec::new();
+    for span in fragment.claim.spans() {
+        match dots.last_mut() {
+            Some(last) if last.actor == span.actor => last.counter = span.upto,
+            _ => dots.push(crate::id::Dot { actor: span.actor, counter: span.upto }),
+        }
+    }
+    dots
+}
+
+fn lattice(entry: &KeyspaceEntry, key: &Bytes, fragments: &Fragments, want: Want) -> Shown {
+    if fragments.is_empty() {
+        let presence = if fragments.is_unwritten() { Presence::NotFound } else { Presence::Deleted };
+        return Shown::Now(View { presence, ..nothing() });
+    }
+    if fragments.len() == 1 || want == Want::Siblings {
+        let mut siblings = operands(fragments);
+        siblings.iter_mut().for_each(|sibling| sibling.stamp = fragments.stamp);
+        let resolution = if siblings.len() > 1 { Resolution::Siblings } else { Resolution::NoneNeeded };
+        return Shown::Now(View { presence: Presence::Found, siblings, resolution });
+    }
+    let states = fragments.iter().map(|fragment| fragment.value.clone()).collect();
+    Shown::Ask(PluginCall::Merge { key: key_info(entry, key), states })
+}

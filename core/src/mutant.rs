@@ -1,0 +1,57 @@
+//! Known bugs, switched on one at a time to test the tests: a simulation that does not notice
+//! one of them proves nothing about it (4-testing.md).
+//!
+//! Compiled in with the feature `mutants` only; each site reads `self.mutant(Mutant::X)`.
+
+/// A bug that somebody has shipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutant {
+    /// A replica acknowledges before the write is durable.
+    AckBeforeDurable,
+    /// The coordinator counts itself before its own write is durable.
+    AckWithoutOwnWrite,
+    /// A node keeps its actor over a crash (the world restarts it so), and over amnesia.
+    StableActor,
+    /// A replica stores what it is sent instead of syncing it with what it has.
+    OverwriteInsteadOfSync,
+    /// A put supersedes nothing that its context covers.
+    ContextIgnored,
+    /// A put supersedes everything, whatever its context covers.
+    ContextInvented,
+    /// One replica that acknowledges twice counts as two.
+    DuplicateAcksCounted,
+    /// Every replica stores its own resolution of siblings that it is sent.
+    MergeOnEveryReplica,
+    /// Of byte-equal siblings only one dot is kept.
+    CollapseEqualBytes,
+    /// A retry is a new write.
+    RetryGetsNewDot,
+    /// A lattice put replaces the state.
+    LatticeOverwrite,
+    /// A failed join is answered with one of its operands.
+    FailedJoinIsAValue,
+    /// The context after a put covers all that the coordinator holds, seen or not.
+    ContextClaimsUnseen,
+    /// A register keeps what arrived last.
+    LastArrivalWins,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 14] = [
+        Mutant::AckBeforeDurable,
+        Mutant::AckWithoutOwnWrite,
+        Mutant::StableActor,
+        Mutant::OverwriteInsteadOfSync,
+        Mutant::ContextIgnored,
+        Mutant::ContextInvented,
+        Mutant::DuplicateAcksCounted,
+        Mutant::MergeOnEveryReplica,
+        Mutant::CollapseEqualBytes,
+        Mutant::RetryGetsNewDot,
+        Mutant::LatticeOverwrite,
+        Mutant::FailedJoinIsAValue,
+        Mutant::ContextClaimsUnseen,
+        Mutant::LastArrivalWins,
+    ];
+}

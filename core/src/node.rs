@@ -1,0 +1,492 @@
+//! The node: routes each event to its room, and keeps what the rooms share.
+//!
+//! In: [`Event`]s, the time. Out: [`Effects`]. Shared here: who this node is, tickets and timers,
+//! links, counters. Absent: every decision about keys; see `coordinator` and `replica`.
+
+use crate::boot::{Incarnation, identity_op};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::coordinator::{Forwarding, Reading, WriteBacks, Writing};
+use crate::event::{Durability, Effect, Effects, Event, Notice, StorageFailure, WriteOp};
+use crate::id::{ActorId, ClientTicket, Dot, Millis, NodeId, OpId, PluginHash, RequestId, Ticket};
+use crate::keyspaces::Keyspaces;
+use crate::message::Message;
+use crate::replica::{Completion, Slot};
+use crate::request::{Outcome, Problem};
+use crate::ring::Ring;
+use crate::version::{Clock, Digest, DotSet, Sealer, Stamp};
+use bytes::Bytes;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// One member of a cluster: all of its decisions.
+pub struct Node {
+    pub(crate) config: Config,
+    pub(crate) ring: Ring,
+    pub(crate) sealer: Sealer,
+    pub(crate) clock: Clock,
+    pub(crate) keyspaces: Keyspaces,
+    pub(crate) writing: BTreeMap<OpId, Writing>,
+    pub(crate) replications: BTreeMap<OpId, Vec<OpId>>,
+    pub(crate) reading: BTreeMap<OpId, Reading>,
+    pub(crate) forwarding: BTreeMap<OpId, Forwarding>,
+    pub(crate) recent: Recent,
+    pub(crate) write_backs: WriteBacks,
+    pub(crate) slots: BTreeMap<Bytes, Slot>,
+    pub(crate) counters: Counters,
+    rng: StdRng,
+    identity: Identity,
+    links: BTreeSet<NodeId>,
+    tickets: BTreeMap<Ticket, Purpose>,
+    timers: BTreeSet<(Millis, Timer)>,
+    next_ticket: u64,
+    next_op: u64,
+}
+
+/// Who this node is now, and whether that is durable yet.
+struct Identity {
+    now: Incarnation,
+    durable: bool,
+    /// Slots with a write that waits for a dot.
+    held: Vec<Bytes>,
+}
+
+/// What a ticket's answer is for.
+pub(crate) enum Purpose {
+    /// The state of a slot.
+    SlotRead(Bytes),
+    /// A coordinated read's local part.
+    LocalRead(OpId),
+    /// A peer's read.
+    PeerRead { to: NodeId, op: OpId, unless: Option<Digest> },
+    /// Completions that wait for a write; of a slot, if it has one.
+    Write { slot: Option<Bytes>, completions: Vec<Completion> },
+    /// A new incarnation.
+    Identity(ActorId),
+    /// Catalog or module: nobody waits.
+    Own,
+    /// A module's bytes.
+    Module(PluginHash),
+    /// A put's value before it is accepted.
+    Validate(OpId),
+    /// A slot's join or operation.
+    Slot(Bytes),
+    /// A read's view.
+    View(OpId),
+}
+
+/// What a time that has come is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// A write's patience is over.
+    Write(OpId),
+    /// A read's patience is over.
+    Read(OpId),
+    /// A read has waited long enough for the replicas it asked.
+    Hedge(OpId),
+    /// A forwarded request's patience is over.
+    Forward(OpId),
+    /// Compare catalogs; retry modules; end operators' waits.
+    Catalog,
+    /// Some keys may be due for write-back.
+    WriteBack,
+}
+
+/// Where an outcome goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client of this node.
+    Client(ClientTicket),
+    /// A peer that forwarded its client's request.
+    Peer(NodeId, OpId),
+    /// This node's own write-back (R3).
+    Owner,
+}
+
+/// Requests of the last minutes by their id, so that a retry finds its first try.
+#[derive(Default)]
+pub(crate) struct Recent {
+    by_id: BTreeMap<RequestId, RecentWrite>,
+    order: VecDeque<RequestId>,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy)]
+pub(crate) enum RecentWrite {
+    /// Under way.
+    Writing(OpId),
+    /// It has this dot.
+    Minted { dot: Dot, previous: u64, stamp: Stamp },
+}
+
+/// Requests remembered; older ones are found by the id in the stored version, if at all.
+const RECENT_MAX: usize = 100_000;
+
+impl Recent {
+    pub(crate) fn get(&self, id: RequestId) -> Option<RecentWrite> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(crate) fn set(&mut self, id: RequestId, write: RecentWrite) {
+        if self.by_id.insert(id, write).is_none() {
+            self.order.push_back(id);
+        }
+        while self.order.len() > RECENT_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.by_id.remove(&oldest);
+            }
+        }
+    }
+
+    pub(crate) fn forget(&mut self, id: RequestId) {
+        self.by_id.remove(&id);
+        self.order.retain(|other| *other != id);
+    }
+}
+
+/// Counts since the start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) writes: u64,
+    pub(crate) reads: u64,
+    pub(crate) forwards: u64,
+    pub(crate) uncertain: u64,
+    pub(crate) refused: u64,
+    pub(crate) read_repairs: u64,
+    pub(crate) hedges: u64,
+    pub(crate) views: u64,
+    pub(crate) joins: u64,
+    pub(crate) plugin_failures: u64,
+    pub(crate) write_backs: u64,
+    pub(crate) breakers: u64,
+    pub(crate) amnesias: u64,
+    pub(crate) dots_reused: u64,
+    pub(crate) large_contexts: u64,
+    pub(crate) corrupt_records: u64,
+}
+
+/// A snapshot for operators.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Who this node is now.
+    pub incarnation: Incarnation,
+    /// Requests it coordinates or forwards at this moment.
+    pub in_flight: usize,
+    /// Name, meaning with unit, value.
+    pub metrics: Vec<(&'static str, &'static str, f64)>,
+}
+
+impl Node {
+    /// A node that has not started: see [`crate::boot`] for what must be durable before.
+    ///
+    /// Panics if the configuration does not name the node among its members.
+    pub fn new(config: Config, incarnation: Incarnation, catalog: Catalog, seed: u64) -> Node {
+        assert!(
+            config.members.iter().any(|member| member.ring.id == config.node),
+            "the node is one of the members"
+        );
+        let ring = Ring::new(config.members.iter().map(|member| member.ring.clone()).collect());
+        let mut rng = StdRng::seed_from_u64(seed);
+        // Operations of an earlier boot must not match this one's.
+        let next_op = rng.random::<u64>() >> 16;
+        Node {
+            sealer: Sealer::new(&config.cluster_secret),
+            keyspaces: Keyspaces::new(catalog, &config),
+            ring,
+            clock: Clock::default(),
+            writing: BTreeMap::new(),
+            replications: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            forwarding: BTreeMap::new(),
+            recent: Recent::default(),
+            write_backs: WriteBacks::default(),
+            slots: BTreeMap::new(),
+            counters: Counters::default(),
+            rng,
+            identity: Identity { now: incarnation, durable: true, held: Vec::new() },
+            links: BTreeSet::new(),
+            tickets: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            next_ticket: 1,
+            next_op: next_op.max(1),
+            config,
+        }
+    }
+
+    /// Begins its own work: call once, before any event.
+    pub fn start(&mut self, now: Millis, effects: &mut Effects) {
+        self.set_timer(now.after(self.config.catalog_period_ms), Timer::Catalog);
+        self.load_plugins(effects);
+    }
+
+    /// Takes in one event and says what to do.
+    pub fn handle(&mut self, now: Millis, event: Event, effects: &mut Effects) {
+        match event {
+            Event::Client { ticket, request } => self.begin(now, Origin::Client(ticket), request, effects),
+            Event::Admin { ticket, request } => self.admin(now, ticket, request, effects),
+            Event::Message { from, message } => self.message(now, from, message, effects),
+            Event::Link { peer, up } => {
+                if up {
+                    self.links.insert(peer);
+                    self.send_catalog_state(peer, effects);
+                } else {
+                    self.links.remove(&peer);
+                }
+            }
+            Event::ReadDone { ticket, result } => match self.tickets.remove(&ticket) {
+                Some(Purpose::SlotRead(slot)) => self.slot_loaded(now, slot, result, effects),
+                Some(Purpose::LocalRead(op)) => self.local_read_done(now, op, result, effects),
+                Some(Purpose::PeerRead { to, op, unless }) => {
+                    self.peer_read_done(to, op, unless, result, effects)
+                }
+                Some(Purpose::Module(hash)) => self.module_read(hash, result, effects),
+                _ => {}
+            },
+            Event::WritesDone { tickets, result } => {
+                for ticket in tickets {
+                    match self.tickets.remove(&ticket) {
+                        Some(Purpose::Write { slot, completions }) => {
+                            self.written(now, slot, completions, &result, effects);
+                        }
+                        Some(Purpose::Identity(actor)) => self.identity_written(now, actor, &result, effects),
+                        _ => {}
+                    }
+                }
+            }
+            Event::PluginDone { ticket, answer } => match self.tickets.remove(&ticket) {
+                Some(Purpose::Validate(op)) => self.validated(now, op, answer, effects),
+                Some(Purpose::Slot(slot)) => self.slot_plugin_done(now, slot, answer, effects),
+                Some(Purpose::View(op)) => self.view_done(now, op, answer, effects),
+                _ => {}
+            },
+            Event::PluginLoaded { hash, result } => self.plugin_loaded(now, hash, result, effects),
+            Event::TimerFired => self.timers_fired(now, effects),
+        }
+    }
+
+    fn message(&mut self, now: Millis, from: NodeId, message: Message, effects: &mut Effects) {
+        match message {
+            Message::Replicate { op, keyspace, key, record } => {
+                self.replicate(now, from, op, keyspace, key, record, effects);
+            }
+            Message::Replicated { op, result } => self.replicated(now, from, op, result, effects),
+            Message::Read { op, keyspace, key, unless } => {
+                self.peer_read(from, op, keyspace, key, unless, effects)
+            }
+            Message::ReadReply { op, answer } => self.read_replied(now, from, op, answer, effects),
+            Message::Forward { op, request } => self.begin(now, Origin::Peer(from, op), request, effects),
+            Message::Forwarded { op, outcome } => self.forwarded(op, outcome, effects),
+            Message::CatalogPush { catalog } => self.catalog_pushed(now, from, catalog, effects),
+            Message::CatalogState { digest, ready } => self.catalog_state(now, from, digest, ready, effects),
+            Message::PluginFetch { hash, offset } => self.plugin_fetch(from, hash, offset, effects),
+            Message::PluginChunk { hash, offset, size_bytes, bytes } => {
+                self.plugin_chunk(from, hash, offset, size_bytes, bytes, effects);
+            }
+        }
+    }
+
+    /// When [`Event::TimerFired`] is next wanted.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    fn timers_fired(&mut self, now: Millis, effects: &mut Effects) {
+        while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, timer));
+            match timer {
+                Timer::Write(op) => self.write_timed_out(now, op, effects),
+                Timer::Read(op) => self.read_timed_out(now, op, effects),
+                Timer::Hedge(op) => self.hedge(now, op, effects),
+                Timer::Forward(op) => self.forward_timed_out(op, effects),
+                Timer::Catalog => self.catalog_period(now, effects),
+                Timer::WriteBack => self.write_backs_due(now, effects),
+            }
+        }
+    }
+
+    /// The very last write of a clean shutdown; None while anything is under way.
+    pub fn clean_marker(&self) -> Option<WriteOp> {
+        let idle = self.slots.is_empty() && self.writing.is_empty() && self.identity.durable;
+        idle.then(|| identity_op(self.identity.now, true))
+    }
+
+    /// The catalog as this node knows it.
+    pub fn catalog(&self) -> &Catalog {
+        self.keyspaces.catalog()
+    }
+
+    /// The ring.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// A snapshot for operators.
+    pub fn status(&self) -> Status {
+        let c = &self.counters;
+        let metrics = vec![
+            ("writes", "client writes coordinated", c.writes),
+            ("reads", "client reads coordinated", c.reads),
+            ("forwards", "requests forwarded to a replica", c.forwards),
+            ("writes_uncertain", "writes whose patience ended after a dot was issued", c.uncertain),
+            ("requests_refused", "requests answered with an error before anything was stored", c.refused),
+            ("read_repairs", "states sent to replicas that lagged", c.read_repairs),
+            ("hedged_reads", "reads that asked one more replica", c.hedges),
+            ("views", "conflicts shown to a plugin for a read", c.views),
+            ("joins", "lattice states joined by a plugin", c.joins),
+            ("plugin_failures", "plugin calls without an answer; the siblings stayed", c.plugin_failures),
+            ("write_backs", "resolutions stored by this node as owner", c.write_backs),
+            ("breakers_tripped", "keys whose automatic resolution stopped", c.breakers),
+            ("amnesias", "times this node found its own data older than what left it", c.amnesias),
+            ("dots_reused", "dots seen with two values", c.dots_reused),
+            ("large_contexts", "writes to keys whose context names 32 actors or more", c.large_contexts),
+            ("corrupt_records", "records that did not decode", c.corrupt_records),
+            ("slots", "keys with work under way", self.slots.len() as u64),
+            ("timers", "timers pending", self.timers.len() as u64),
+        ];
+        Status {
+            incarnation: self.identity.now,
+            in_flight: self.writing.len() + self.reading.len() + self.forwarding.len(),
+            metrics: metrics.into_iter().map(|(name, help, value)| (name, help, value as f64)).collect(),
+        }
+    }
+
+    /// Whether messages to `node` have a chance now.
+    pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
+        node == self.config.node || self.links.contains(&node)
+    }
+
+    /// Peers that can be reached.
+    pub(crate) fn linked(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.links.iter().copied()
+    }
+
+    pub(crate) fn ticket(&mut self, purpose: Purpose) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, purpose);
+        ticket
+    }
+
+    /// Those that wait for a write under way.
+    pub(crate) fn completions_of(&mut self, ticket: Ticket) -> Option<&mut Vec<Completion>> {
+        match self.tickets.get_mut(&ticket) {
+            Some(Purpose::Write { completions, .. }) => Some(completions),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn op(&mut self) -> OpId {
+        let op = OpId(self.next_op);
+        self.next_op += 1;
+        op
+    }
+
+    pub(crate) fn set_timer(&mut self, at: Millis, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    pub(crate) fn clear_timer(&mut self, at: Millis, timer: Timer) {
+        self.timers.remove(&(at, timer));
+    }
+
+    /// Tells whoever asked.
+    pub(crate) fn answer(&mut self, origin: Origin, outcome: Outcome, effects: &mut Effects) {
+        if matches!(outcome, Outcome::Failed(_)) {
+            self.counters.refused += 1;
+        }
+        match origin {
+            Origin::Client(ticket) => effects.push(Effect::Reply { ticket, outcome }),
+            Origin::Peer(to, op) => {
+                effects.push(Effect::Send { to, message: Message::Forwarded { op, outcome } })
+            }
+            Origin::Owner => {}
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, origin: Origin, problem: Problem, effects: &mut Effects) {
+        self.answer(origin, Outcome::Failed(problem), effects);
+    }
+
+    /// The next dot; None while a new incarnation is not durable yet.
+    pub(crate) fn mint(&mut self) -> Option<Dot> {
+        if !self.identity.durable {
+            return None;
+        }
+        let issued = self.identity.now.issued;
+        self.identity.now.issued += 1;
+        assert!(self.identity.now.issued > issued, "my counter strictly increases");
+        Some(Dot { actor: self.identity.now.actor, counter: self.identity.now.issued })
+    }
+
+    /// A slot with a write that waits for a dot.
+    pub(crate) fn hold(&mut self, slot: Bytes) {
+        self.identity.held.push(slot);
+    }
+
+    /// Something names our dots of a key. If it knows a later one than we do, our data is older
+    /// than what left us: from now on we are somebody else (riak_kv#679, PR#1094, PR#1643).
+    pub(crate) fn observe(&mut self, incoming: &DotSet, known: &DotSet, effects: &mut Effects) {
+        let actor = self.identity.now.actor;
+        let (seen, mine) = (incoming.last(actor), known.last(actor));
+        if seen > mine {
+            self.amnesia(Dot { actor, counter: seen }, effects);
+        }
+    }
+
+    /// As [`Node::observe`], where only the counter of all keys is known.
+    pub(crate) fn observe_dot(&mut self, dot: Dot, effects: &mut Effects) {
+        if dot.actor == self.identity.now.actor && dot.counter > self.identity.now.issued {
+            self.amnesia(dot, effects);
+        }
+    }
+
+    fn amnesia(&mut self, seen: Dot, effects: &mut Effects) {
+        self.counters.amnesias += 1;
+        effects.push(Effect::Notice(Notice::Amnesia { seen, issued: self.identity.now.issued }));
+        self.renew(effects);
+    }
+
+    /// Takes a new actor, durable before its first dot.
+    pub(crate) fn renew(&mut self, effects: &mut Effects) {
+        if self.mutant(crate::mutant::Mutant::StableActor) {
+            return;
+        }
+        self.identity.now = Incarnation { actor: ActorId(self.rng.random()), issued: 0 };
+        self.identity.durable = false;
+        let op = identity_op(self.identity.now, false);
+        let ticket = self.ticket(Purpose::Identity(self.identity.now.actor));
+        effects.push(Effect::Write { ticket, ops: vec![op], durability: Durability::Sync });
+    }
+
+    fn identity_written(
+        &mut self,
+        now: Millis,
+        actor: ActorId,
+        result: &Result<(), StorageFailure>,
+        effects: &mut Effects,
+    ) {
+        if actor != self.identity.now.actor {
+            return;
+        }
+        if result.is_err() {
+            // Without a durable incarnation this node coordinates nothing; it tries again.
+            self.renew(effects);
+            return;
+        }
+        self.identity.durable = true;
+        for slot in std::mem::take(&mut self.identity.held) {
+            self.work(now, slot, effects);
+        }
+    }
+
+    /// Whether to behave as this bug does. Always false outside of simulations.
+    pub(crate) fn mutant(&self, mutant: crate::mutant::Mutant) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.config.mutant == Some(mutant);
+        #[cfg(not(feature = "mutants"))]
+        {
+            let _ = mutant;
+            false
+        }
+    }
+}

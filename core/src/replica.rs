@@ -1,0 +1,587 @@
+//! A node's own copy of its keys.
+//!
+//! Work on one key goes through one [`Slot`], in order, and storage writes what the slot holds;
+//! work on different keys goes side by side. A slot exists while its key has work under way:
+//!
+//! ```text
+//!   job ─▶ read state (once) ─▶ run every waiting job ─▶ join, if a lattice ─▶ one write ─▶ acks
+//!                                  ▲──── jobs that came meanwhile, together ────┘
+//! ```
+//!
+//! So N puts that meet at one key cost one join and one write. A replica never resolves
+//! siblings (semantics §4). Registers need no slot: storage keeps the maximum without reading.
+//!
+//! In: states of peers, local writes, answers of storage and plugins. Out: writes, and
+//! acknowledgements once what is held *durably* covers what they acknowledge. Absent: quorums.
+
+use crate::catalog::KeyspaceEntry;
+use crate::coordinator::Change;
+use crate::event::{Effect, Effects, Notice, Record, StorageFailure, WriteOp};
+use crate::id::{KeyspaceId, Millis, NodeId, OpId, Ticket};
+use crate::message::{Message, ReadAnswer, Refusal};
+use crate::mutant::Mutant;
+use crate::node::{Node, Purpose};
+use crate::plugin::{PluginAnswer, PluginCall};
+use crate::request::{MERGED_BYTES_MAX, Problem};
+use crate::version::{Digest, DotSet, KeyState, codec};
+use crate::{coordinator, storage_key};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One key with work under way.
+pub(crate) struct Slot {
+    pub(crate) entry: Arc<KeyspaceEntry>,
+    pub(crate) key: Bytes,
+    /// None until read.
+    pub(crate) state: Option<KeyState>,
+    /// The state's bytes, if they are at hand.
+    pub(crate) record: Option<Record>,
+    jobs: VecDeque<Job>,
+    busy: Option<Busy>,
+    /// The state has changed since the last write.
+    pub(crate) dirty: bool,
+    /// The last join failed and nothing has changed since.
+    join_failed: bool,
+    /// Wait for the next write, or for the last one if there is nothing to write.
+    completions: Vec<Completion>,
+    /// Local writes whose state goes to the other replicas with the next write.
+    pub(crate) replicate: Vec<OpId>,
+    writes: u32,
+    last_write: Option<Ticket>,
+}
+
+/// What a slot waits for.
+enum Busy {
+    Reading,
+    Joining(Vec<DotSet>),
+    Applying(OpId, crate::id::Dot),
+}
+
+/// Something to do with a key's state.
+pub(crate) enum Job {
+    /// Take in a peer's state.
+    Sync { state: KeyState, record: Record, completion: Option<Completion> },
+    /// Do a local write.
+    Write { op: OpId, change: Change },
+}
+
+/// Who is told once it is durable.
+pub(crate) enum Completion {
+    /// A peer's coordinator.
+    Peer { to: NodeId, op: OpId },
+    /// Local writes, by their replication.
+    Own { replication: OpId },
+}
+
+impl Node {
+    /// A peer's state comes in: replication, repair.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(crate) fn replicate(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        op: Option<OpId>,
+        keyspace: KeyspaceId,
+        key: Bytes,
+        record: Record,
+        effects: &mut Effects,
+    ) {
+        let refusal = match (self.keyspaces.by_id(keyspace), codec::state(&record)) {
+            (_, Err(_)) => Err(Refusal::Malformed),
+            (Some(entry), Ok(state)) if state.kind() == entry.settings.policy.kind() && !key.is_empty() => {
+                Ok((entry, state))
+            }
+            _ => Err(Refusal::UnknownKeyspace),
+        };
+        let (entry, state) = match refusal {
+            Ok(known) => known,
+            Err(refusal) => {
+                if let Some(op) = op {
+                    let message = Message::Replicated { op, result: Err(refusal) };
+                    effects.push(Effect::Send { to: from, message });
+                }
+                return;
+            }
+        };
+        let completion = op.map(|op| Completion::Peer { to: from, op });
+        self.take_in(now, entry, key, state, record, completion, effects);
+    }
+
+    /// A state from elsewhere joins this node's own.
+    #[expect(clippy::too_many_arguments, reason = "one key's state and who waits for it")]
+    pub(crate) fn take_in(
+        &mut self,
+        now: Millis,
+        entry: Arc<KeyspaceEntry>,
+        key: Bytes,
+        state: KeyState,
+        record: Record,
+        completion: Option<Completion>,
+        effects: &mut Effects,
+    ) {
+        if let KeyState::Lww(register) = &state {
+            if let Some((dot, _)) = &register.winner {
+                self.observe_dot(*dot, effects);
+            }
+            let completions = completion.into_iter().collect();
+            self.merge_register(&entry, &key, record, completions, effects);
+            return;
+        }
+        let storage_key = storage_key::object(entry.id, &key);
+        self.enqueue(now, storage_key, &entry, &key, Job::Sync { state, record, completion }, effects);
+    }
+
+    /// Stores a register's write without reading what is there.
+    pub(crate) fn merge_register(
+        &mut self,
+        entry: &KeyspaceEntry,
+        key: &Bytes,
+        record: Record,
+        completions: Vec<Completion>,
+        effects: &mut Effects,
+    ) {
+        let storage_key = storage_key::object(entry.id, key);
+        let op = if self.mutant(Mutant::LastArrivalWins) {
+            WriteOp::Put { key: storage_key, record }
+        } else {
+            WriteOp::Merge { key: storage_key, record }
+        };
+        let completions = self.complete_early(completions, effects);
+        let ticket = self.ticket(Purpose::Write { slot: None, completions });
+        effects.push(Effect::Write { ticket, ops: vec![op], durability: entry.settings.durability });
+    }
+
+    /// Adds a job to a key's slot and does what can be done.
+    pub(crate) fn enqueue(
+        &mut self,
+        now: Millis,
+        storage_key: Bytes,
+        entry: &Arc<KeyspaceEntry>,
+        key: &Bytes,
+        job: Job,
+        effects: &mut Effects,
+    ) {
+        let slot = self.slots.entry(storage_key.clone()).or_insert_with(|| Slot {
+            entry: entry.clone(),
+            // The key may share a whole frame's bytes; a slot lives longer than that.
+            key: Bytes::copy_from_slice(key),
+            state: None,
+            record: None,
+            jobs: VecDeque::new(),
+            busy: None,
+            dirty: false,
+            join_failed: false,
+            completions: Vec::new(),
+            replicate: Vec::new(),
+            writes: 0,
+            last_write: None,
+        });
+        slot.entry.clone_from(entry);
+        slot.jobs.push_back(job);
+        self.work(now, storage_key, effects);
+    }
+
+    /// What a slot holds, if it is loaded: newer than storage.
+    pub(crate) fn loaded(&self, storage_key: &Bytes) -> Option<&KeyState> {
+        self.slots.get(storage_key).and_then(|slot| slot.state.as_ref())
+    }
+
+    /// Does what can be done for a slot, and forgets it when nothing is left.
+    pub(crate) fn work(&mut self, now: Millis, storage_key: Bytes, effects: &mut Effects) {
+        // Taken out, so that jobs may use the rest of the node.
+        let Some(mut slot) = self.slots.remove(&storage_key) else { return };
+        self.advance(now, &storage_key, &mut slot, effects);
+        if slot.busy.is_some() || slot.writes > 0 || !slot.jobs.is_empty() {
+            self.slots.insert(storage_key, slot);
+        }
+    }
+
+    fn advance(&mut self, now: Millis, storage_key: &Bytes, slot: &mut Slot, effects: &mut Effects) {
+        if slot.busy.is_some() {
+            return;
+        }
+        if slot.state.is_none() {
+            if slot.jobs.is_empty() {
+                return;
+            }
+            slot.busy = Some(Busy::Reading);
+            let ticket = self.ticket(Purpose::SlotRead(storage_key.clone()));
+            effects.push(Effect::Read { ticket, key: storage_key.clone() });
+            return;
+        }
+        while let Some(job) = slot.jobs.pop_front() {
+            match job {
+                Job::Sync { state, record, completion } => {
+                    self.sync(slot, storage_key, state, record, completion, effects)
+                }
+                Job::Write { op, change } => match self.apply_change(now, slot, op, change, effects) {
+                    coordinator::Step::Done => {}
+                    coordinator::Step::NoDot(change) => {
+                        slot.jobs.push_front(Job::Write { op, change });
+                        self.hold(storage_key.clone());
+                        break;
+                    }
+                    coordinator::Step::JoinFirst(change) if !slot.join_failed => {
+                        slot.jobs.push_front(Job::Write { op, change });
+                        self.join(storage_key, slot, effects);
+                        return;
+                    }
+                    coordinator::Step::JoinFirst(_) => {
+                        let reason = "the fragments of the state could not be joined".to_owned();
+                        self.write_failed(op, Problem::Unresolved { reason }, effects);
+                    }
+                    coordinator::Step::Ask(dot, call) => {
+                        slot.busy = Some(Busy::Applying(op, dot));
+                        self.ask(storage_key, slot, call, effects);
+                        return;
+                    }
+                },
+            }
+        }
+        if slot.dirty && !slot.join_failed && fragments(slot) > 1 {
+            self.join(storage_key, slot, effects);
+            return;
+        }
+        self.write(storage_key, slot, effects);
+        if slot.writes > 0 || slot.state.is_some() {
+            self.schedule_write_back(now, storage_key, slot);
+        }
+    }
+
+    /// Takes a peer's state into the slot's.
+    fn sync(
+        &mut self,
+        slot: &mut Slot,
+        storage_key: &Bytes,
+        incoming: KeyState,
+        record: Record,
+        completion: Option<Completion>,
+        effects: &mut Effects,
+    ) {
+        let Some(state) = slot.state.as_mut() else { return };
+        self.observe(&incoming.seen(), &state.seen(), effects);
+        let overwrite = match incoming {
+            KeyState::Lattice(_) => self.mutant(Mutant::LatticeOverwrite),
+            _ => self.mutant(Mutant::OverwriteInsteadOfSync),
+        };
+        if overwrite || state.is_empty() {
+            *state = incoming;
+            (slot.record, slot.dirty) = (Some(record), true);
+        } else {
+            let before = state.clone();
+            for dot in state.sync(&incoming) {
+                self.counters.dots_reused += 1;
+                effects.push(Effect::Notice(Notice::DotReused { dot, key: storage_key.clone() }));
+            }
+            if *state != before {
+                slot.record = (*state == incoming).then_some(record);
+                slot.dirty = true;
+            }
+        }
+        if self.mutant(Mutant::CollapseEqualBytes)
+            && let KeyState::Causal(siblings) = state
+        {
+            siblings.collapse_equal();
+        }
+        slot.join_failed = false;
+        slot.completions.extend(completion);
+        self.resolve_on_replica(slot);
+    }
+
+    /// The bug of resolving on every replica (see `Mutant::MergeOnEveryReplica`).
+    fn resolve_on_replica(&mut self, slot: &mut Slot) {
+        if !self.mutant(Mutant::MergeOnEveryReplica) || slot.entry.settings.policy.plugin().is_none() {
+            return;
+        }
+        let Some(dot) = self.mint() else { return };
+        if let Some(KeyState::Causal(siblings)) = slot.state.as_mut()
+            && siblings.len_distinct() > 1
+            && let Some((_, version)) = siblings.values().last().cloned()
+        {
+            let seen = siblings.seen().clone();
+            siblings.write(&seen, dot, version);
+            (slot.record, slot.dirty) = (None, true);
+        }
+    }
+
+    /// Asks the plugin to join a slot's fragments.
+    fn join(&mut self, storage_key: &Bytes, slot: &mut Slot, effects: &mut Effects) {
+        let Some(KeyState::Lattice(fragments)) = &slot.state else { return };
+        let claims = fragments.iter().map(|fragment| fragment.claim.clone()).collect();
+        let states = fragments.iter().map(|fragment| fragment.value.clone()).collect();
+        let call = PluginCall::Merge { key: coordinator::key_info(&slot.entry, &slot.key), states };
+        slot.busy = Some(Busy::Joining(claims));
+        self.counters.joins += 1;
+        self.ask(storage_key, slot, call, effects);
+    }
+
+    fn ask(&mut self, storage_key: &Bytes, slot: &Slot, call: PluginCall, effects: &mut Effects) {
+        let Some(plugin) = slot.entry.settings.policy.plugin() else { return };
+        let plugin = plugin.hash;
+        let ticket = self.ticket(Purpose::Slot(storage_key.clone()));
+        effects.push(Effect::Plugin { ticket, plugin, call });
+    }
+
+    /// The plugin's answer to a slot's join or operation.
+    pub(crate) fn slot_plugin_done(
+        &mut self,
+        now: Millis,
+        storage_key: Bytes,
+        answer: PluginAnswer,
+        effects: &mut Effects,
+    ) {
+        let Some(mut slot) = self.slots.remove(&storage_key) else { return };
+        match slot.busy.take() {
+            Some(Busy::Joining(claims)) => self.joined(&mut slot, &claims, answer, effects),
+            Some(Busy::Applying(op, dot)) => self.applied(now, &mut slot, op, dot, answer, effects),
+            other => slot.busy = other,
+        }
+        self.slots.insert(storage_key.clone(), slot);
+        self.work(now, storage_key, effects);
+    }
+
+    fn joined(&mut self, slot: &mut Slot, claims: &[DotSet], answer: PluginAnswer, effects: &mut Effects) {
+        let Some(KeyState::Lattice(fragments)) = slot.state.as_mut() else { return };
+        let first = fragments.iter().next().map(|fragment| fragment.value.clone());
+        match (self.plugin_value(&slot.entry, answer, effects), first) {
+            (Ok(value), _) => fragments.joined(claims, value),
+            (Err(_), Some(operand)) if self.mutant(Mutant::FailedJoinIsAValue) => {
+                fragments.joined(claims, operand)
+            }
+            (Err(_), _) => slot.join_failed = true,
+        }
+        slot.record = None;
+    }
+
+    /// The value of a plugin's answer, within the limit of merged results, or why there is none.
+    pub(crate) fn plugin_value(
+        &mut self,
+        entry: &KeyspaceEntry,
+        answer: PluginAnswer,
+        effects: &mut Effects,
+    ) -> Result<Bytes, Problem> {
+        let reason = match answer {
+            PluginAnswer::Value(value) if value.len() <= MERGED_BYTES_MAX => return Ok(value),
+            PluginAnswer::Value(value) => {
+                format!("the result has {} bytes, the limit is {MERGED_BYTES_MAX}", value.len())
+            }
+            PluginAnswer::Rejected { kind, message } => {
+                return Err(Problem::InvalidValue { kind, reason: message });
+            }
+            PluginAnswer::Failed(reason) => reason,
+            other => format!("an answer to another question: {other:?}"),
+        };
+        self.plugin_failed(entry, reason.clone(), effects);
+        Err(Problem::Unresolved { reason })
+    }
+
+    pub(crate) fn plugin_failed(&mut self, entry: &KeyspaceEntry, reason: String, effects: &mut Effects) {
+        self.counters.plugin_failures += 1;
+        if let Some(plugin) = entry.settings.policy.plugin() {
+            let keyspace = entry.name.clone();
+            effects.push(Effect::Notice(Notice::PluginFailed { plugin: plugin.hash, keyspace, reason }));
+        }
+    }
+
+    /// Writes a slot's state if it changed, and sees to all that wait for it.
+    fn write(&mut self, storage_key: &Bytes, slot: &mut Slot, effects: &mut Effects) {
+        let Some(state) = &slot.state else { return };
+        let replicate = std::mem::take(&mut slot.replicate);
+        if slot.dirty || !replicate.is_empty() {
+            let record = slot.record.get_or_insert_with(|| codec::record(state)).clone();
+            if !replicate.is_empty() {
+                let replication = self.send_to_replicas(&slot.entry, &slot.key, &record, replicate, effects);
+                slot.completions.push(Completion::Own { replication });
+            }
+            if slot.dirty {
+                slot.dirty = false;
+                slot.writes += 1;
+                let completions = std::mem::take(&mut slot.completions);
+                let completions = self.complete_early(completions, effects);
+                let ticket = self.ticket(Purpose::Write { slot: Some(storage_key.clone()), completions });
+                slot.last_write = Some(ticket);
+                let ops = vec![WriteOp::Put { key: storage_key.clone(), record }];
+                effects.push(Effect::Write { ticket, ops, durability: slot.entry.settings.durability });
+            }
+        }
+        // Nothing to write: what they wait for is durable, or is in the write before.
+        let waiting = std::mem::take(&mut slot.completions);
+        if waiting.is_empty() {
+            return;
+        }
+        let last = slot.last_write.filter(|_| slot.writes > 0);
+        match last.and_then(|ticket| self.completions_of(ticket)) {
+            Some(completions) => completions.extend(waiting),
+            None => self.complete(waiting, Ok(()), effects),
+        }
+    }
+
+    /// The bug of acknowledging before the write is durable (see `Mutant::AckBeforeDurable`).
+    fn complete_early(&mut self, completions: Vec<Completion>, effects: &mut Effects) -> Vec<Completion> {
+        if self.mutant(Mutant::AckBeforeDurable) {
+            self.complete(completions, Ok(()), effects);
+            return Vec::new();
+        }
+        completions
+    }
+
+    /// Storage has written.
+    pub(crate) fn written(
+        &mut self,
+        now: Millis,
+        storage_key: Option<Bytes>,
+        completions: Vec<Completion>,
+        result: &Result<(), StorageFailure>,
+        effects: &mut Effects,
+    ) {
+        if let Some(slot) = storage_key.as_ref().and_then(|key| self.slots.get_mut(key)) {
+            slot.writes -= 1;
+            if result.is_err() {
+                // What the slot holds is not what the disk holds.
+                (slot.state, slot.record) = (None, None);
+            }
+        }
+        if result.is_err() {
+            // Dots of this key may be elsewhere and not here: never issue after them as if they
+            // had not been.
+            self.renew(effects);
+        }
+        self.complete(completions, result.clone().map_err(|_| Refusal::Storage), effects);
+        if let Some(key) = storage_key {
+            self.work(now, key, effects);
+        }
+    }
+
+    fn complete(&mut self, completions: Vec<Completion>, result: Result<(), Refusal>, effects: &mut Effects) {
+        for completion in completions {
+            match completion {
+                Completion::Peer { to, op } => {
+                    effects.push(Effect::Send { to, message: Message::Replicated { op, result } });
+                }
+                Completion::Own { replication } => {
+                    if result.is_ok() {
+                        self.acknowledged(replication, self.config.node, effects);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A slot's state has been read.
+    pub(crate) fn slot_loaded(
+        &mut self,
+        now: Millis,
+        storage_key: Bytes,
+        result: Result<Option<Record>, StorageFailure>,
+        effects: &mut Effects,
+    ) {
+        let Some(mut slot) = self.slots.remove(&storage_key) else { return };
+        slot.busy = None;
+        match self.decode(&slot.entry, &storage_key, result, effects) {
+            Ok(state) => {
+                slot.state = Some(state);
+                self.slots.insert(storage_key.clone(), slot);
+                self.work(now, storage_key, effects);
+            }
+            // Never "not found": nothing is done with a key whose state cannot be read.
+            Err(reason) => {
+                for job in slot.jobs {
+                    match job {
+                        Job::Sync { completion, .. } => {
+                            self.complete(completion.into_iter().collect(), Err(Refusal::Storage), effects);
+                        }
+                        Job::Write { op, .. } => {
+                            self.write_failed(op, Problem::Storage { reason: reason.clone() }, effects);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The state of a record as storage gave it, or why there is none.
+    pub(crate) fn decode(
+        &mut self,
+        entry: &KeyspaceEntry,
+        storage_key: &Bytes,
+        result: Result<Option<Record>, StorageFailure>,
+        effects: &mut Effects,
+    ) -> Result<KeyState, String> {
+        let kind = entry.settings.policy.kind();
+        let reason = match result {
+            Ok(None) => return Ok(KeyState::empty(kind)),
+            Ok(Some(record)) => match codec::state(&record) {
+                Ok(state) if state.kind() == kind => return Ok(state),
+                Ok(_) => "the record is of another kind of keyspace".to_owned(),
+                Err(malformed) => malformed.to_string(),
+            },
+            Err(StorageFailure::Corrupt(reason)) => reason,
+            Err(StorageFailure::Overloaded) => return Err("the disk is overloaded".to_owned()),
+            Err(StorageFailure::Failed(reason)) => return Err(reason),
+        };
+        self.counters.corrupt_records += 1;
+        let notice = Notice::CorruptRecord { key: storage_key.clone(), reason: reason.clone() };
+        effects.push(Effect::Notice(notice));
+        Err(reason)
+    }
+
+    /// A peer asks for this node's copy.
+    pub(crate) fn peer_read(
+        &mut self,
+        from: NodeId,
+        op: OpId,
+        keyspace: KeyspaceId,
+        key: Bytes,
+        unless: Option<Digest>,
+        effects: &mut Effects,
+    ) {
+        if self.keyspaces.by_id(keyspace).is_none() || key.is_empty() {
+            let answer = ReadAnswer::Refused(Refusal::UnknownKeyspace);
+            effects.push(Effect::Send { to: from, message: Message::ReadReply { op, answer } });
+            return;
+        }
+        let storage_key = storage_key::object(keyspace, &key);
+        if let Some(state) = self.loaded(&storage_key) {
+            let answer = read_answer(state, unless, || codec::record(state));
+            effects.push(Effect::Send { to: from, message: Message::ReadReply { op, answer } });
+            return;
+        }
+        let ticket = self.ticket(Purpose::PeerRead { to: from, op, unless });
+        effects.push(Effect::Read { ticket, key: storage_key });
+    }
+
+    /// Its copy has been read.
+    pub(crate) fn peer_read_done(
+        &mut self,
+        to: NodeId,
+        op: OpId,
+        unless: Option<Digest>,
+        result: Result<Option<Record>, StorageFailure>,
+        effects: &mut Effects,
+    ) {
+        let answer = match result {
+            Ok(None) => ReadAnswer::State(None),
+            Ok(Some(record)) => match codec::state(&record) {
+                Ok(state) => read_answer(&state, unless, || record),
+                Err(_) => ReadAnswer::Refused(Refusal::Storage),
+            },
+            Err(_) => ReadAnswer::Refused(Refusal::Storage),
+        };
+        effects.push(Effect::Send { to, message: Message::ReadReply { op, answer } });
+    }
+}
+
+fn fragments(slot: &Slot) -> usize {
+    match &slot.state {
+        Some(KeyState::Lattice(fragments)) => fragments.len(),
+        _ => 1,
+    }
+}
+
+fn read_answer(state: &KeyState, unless: Option<Digest>, record: impl FnOnce() -> Record) -> ReadAnswer {
+    if unless.is_some_and(|digest| digest == state.digest()) {
+        return ReadAnswer::Same;
+    }
+    ReadAnswer::State((!state.is_empty()).then(record))
+}
