@@ -97,6 +97,11 @@ impl Error {
         Error::Io { op, file: file.to_owned(), source: Arc::new(source) }
     }
 
+    /// A failed sync: what is durable is unknown from here on.
+    pub(crate) fn failed_sync(file: &Path, source: io::Error) -> Error {
+        Error::Poisoned { cause: format!("failed to sync {}: {source}", file.display()) }
+    }
+
     /// Names damage at a place.
     pub(crate) fn corruption(file: &Path, offset: u64, what: impl Into<String>) -> Error {
         Error::Corruption { file: file.to_owned(), offset, what: what.into() }

@@ -7,14 +7,15 @@
 //! Deliberately absent: rings, clocks and siblings (the crate does not know what a record means), networks,
 //! async code, and retries of failed syncs.
 
-#![allow(dead_code, reason = "tables and manifest, which use the rest, come with the next slice")]
-
+mod cache;
+mod compaction;
 mod compress;
 mod db;
 mod encoding;
 mod error;
 mod fragment;
 pub mod fs;
+mod levels;
 pub mod limits;
 mod memtable;
 mod merge;

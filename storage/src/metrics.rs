@@ -27,10 +27,6 @@ macro_rules! counters {
             pub queue_bytes: u64,
             /// Bytes held by the block and value cache.
             pub cache_bytes: u64,
-            /// Cache lookups that found something.
-            pub cache_hits: u64,
-            /// Cache lookups that did not.
-            pub cache_misses: u64,
             /// The last failure of background work that did not poison the database, empty if none.
             pub background_error: String,
         }
@@ -72,7 +68,9 @@ counters! {
     table_lookups,
     /// Table lookups that a filter answered.
     filter_skips,
-    /// Blocks and values read from files.
+    /// Blocks and values found in the cache.
+    cache_hits,
+    /// Blocks and values that were not, and had to be read from files.
     file_reads,
 }
 

@@ -24,6 +24,16 @@ pub(crate) enum FileKind {
     Current,
 }
 
+impl FileKind {
+    /// The number in the name, 0 for the one file without.
+    pub(crate) fn number(&self) -> u64 {
+        match self {
+            FileKind::Log(n) | FileKind::LogTemporary(n) | FileKind::Table(n) | FileKind::Manifest(n) => *n,
+            FileKind::Current => 0,
+        }
+    }
+}
+
 /// Reads a name; `None` for files that are not ours to touch.
 pub(crate) fn file_kind(name: &str) -> Option<FileKind> {
     if name == CURRENT {

@@ -1,3 +1,8 @@
 //! The engine's tests as one binary: each module is one concern.
 
 mod basics;
+mod corruption;
+mod crash;
+mod faults;
+mod harness;
+mod model;

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Background, Inner, Step};
+use super::{Inner, Step};
 use crate::compress;
 use crate::error::Error;
 use crate::fragment::{Body, Kind};
 use crate::limits;
 use crate::memtable::Memtable;
 use crate::metrics::Counters;
-use crate::options::Options;
+use crate::options::{Background, Options};
 use crate::record::{Durability, Op, Record, Write};
 use crate::wal::format::Staged;
 use crate::wal::writer::LogWriter;
@@ -353,19 +353,22 @@ impl Inner {
         log.writer.sync().map_err(|error| self.poison(&error))
     }
 
+    /// Tells the sink, then those who wait inside `write`: to them, all that was submitted before is told.
     fn complete(&self, waiters: impl IntoIterator<Item = Waiter>, result: Result<(), Error>) {
         let mut tickets = Vec::new();
+        let mut waiting = Vec::new();
         for waiter in waiters {
             match waiter {
                 Waiter::Ticket(ticket) => tickets.push(ticket),
-                Waiter::Blocked(blocked) => {
-                    *blocked.result.lock() = Some(result.clone());
-                    blocked.done.notify_all();
-                }
+                Waiter::Blocked(blocked) => waiting.push(blocked),
             }
         }
         if !tickets.is_empty() {
-            self.sink.committed(&tickets, result);
+            self.sink.committed(&tickets, result.clone());
+        }
+        for blocked in waiting {
+            *blocked.result.lock() = Some(result.clone());
+            blocked.done.notify_all();
         }
     }
 

@@ -29,16 +29,17 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
+use crate::cache::Cache;
 use crate::error::Error;
 use crate::fs::{Fs, Lock};
 use crate::metrics::{Counters, Metrics};
 use crate::options::{Background, Options};
 use crate::record::{CommitSink, Durability, Fold, Lookup, Op, Record, Write};
-use crate::table::Cache;
 
 pub use recovery::Recovery;
 pub use scan::{Scan, ScanHeads};
 
+use background::{BackgroundState, Ledger};
 use commit::{LogState, Queue};
 use shape::Shape;
 
@@ -91,7 +92,8 @@ struct Inner {
     shape: RwLock<Arc<Shape>>,
     queue: Queue,
     log: Mutex<LogState>,
-    background: background::Background,
+    background: BackgroundState,
+    ledger: Mutex<Ledger>,
     cache: Cache,
     hash_seed: u64,
     next_file: AtomicU64,

@@ -78,7 +78,7 @@ impl Inner {
         }
         let hash = xxh3_64_with_seed(key, self.hash_seed);
         for table in &shape.tables {
-            if !table.may_hold(key, hash) {
+            if !table.may_hold(key, hash, self.hash_seed) {
                 Counters::add(&self.counters.filter_skips, 1);
                 continue;
             }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::fragment::{Fragment, Kind};
 use crate::merge::{MemtableSource, Merged, Source};
 use crate::record::Record;
+use crate::table::source::TableSource;
 
 /// Walks keys with their folded records.
 pub struct Scan(Walk);
@@ -38,7 +39,7 @@ impl Walk {
                 sources.push(Box::new(MemtableSource::new(memtable.clone(), from.clone(), to.clone())));
             }
             for table in &shape.tables {
-                sources.push(Box::new(table.source(from.clone(), to.clone())));
+                sources.push(Box::new(TableSource::new(table.clone(), from.clone(), to.clone())));
             }
         }
         Walk { inner, merged: Merged::new(sources), over: false }

@@ -49,10 +49,6 @@ impl LogWriter {
         self.number
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The log's length: where the next frame would go.
     pub(crate) fn written(&self) -> u64 {
         self.written

@@ -1,0 +1,64 @@
+//! Do: merge sorted sources into one table. Flushes use it too: a flush is a merge of one memtable.
+//!
+//! In: sources from newest to oldest. Out: a synced table, or nothing if nothing was left; on failure the
+//! half-written file is taken away. Deliberately absent: the manifest.
+
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::fragment::{Body, reduce};
+use crate::fs::Fs;
+use crate::merge::{Merged, Source};
+use crate::record::Fold;
+use crate::table::TableMeta;
+use crate::table::builder::{TableBuilder, TableOptions};
+
+/// What to merge and how.
+pub(crate) struct Job<'a> {
+    pub(crate) fs: &'a dyn Fs,
+    pub(crate) fold: &'a dyn Fold,
+    pub(crate) path: PathBuf,
+    pub(crate) number: u64,
+    pub(crate) table: TableOptions,
+    /// Nothing older than the sources exists.
+    pub(crate) bottom: bool,
+    /// The piece of history that the sources cover.
+    pub(crate) sequences: (u64, u64),
+    /// Gives folded bodies the form they keep.
+    pub(crate) pack: &'a dyn Fn(bytes::Bytes) -> Body,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    pub(crate) meta: Option<TableMeta>,
+    pub(crate) folds_refused: u64,
+}
+
+pub(crate) fn run(job: &Job<'_>, sources: Vec<Box<dyn Source>>) -> Result<Outcome, Error> {
+    let mut started = false;
+    let outcome = merge(job, Merged::new(sources), &mut started);
+    if started && !matches!(outcome, Ok(Outcome { meta: Some(_), .. })) {
+        // What cannot be removed now is an orphan, which the next open removes.
+        let _ = job.fs.unlink(&job.path);
+    }
+    outcome
+}
+
+fn merge(job: &Job<'_>, mut merged: Merged, started: &mut bool) -> Result<Outcome, Error> {
+    let mut builder: Option<TableBuilder> = None;
+    let mut folds_refused = 0;
+    while let Some((key, fragments)) = merged.next()? {
+        let reduced = reduce(&key, fragments, job.bottom, job.fold, &mut |body| (job.pack)(body))?;
+        folds_refused += u64::from(reduced.fold_failed);
+        if reduced.fragments.is_empty() {
+            continue;
+        }
+        if builder.is_none() {
+            *started = true;
+            builder = Some(TableBuilder::create(job.fs, job.path.clone(), job.number, job.table)?);
+        }
+        builder.as_mut().expect("made above").add(&key, &reduced.fragments)?;
+    }
+    let meta = builder.map(|builder| builder.finish(job.sequences.0, job.sequences.1)).transpose()?;
+    Ok(Outcome { meta, folds_refused })
+}

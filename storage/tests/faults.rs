@@ -1,0 +1,174 @@
+//! A disk that refuses: failed syncs poison, a full disk keeps what was acknowledged.
+
+use std::sync::Arc;
+
+use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind, SimFs};
+use merganser_storage::*;
+
+use crate::harness::*;
+
+#[test]
+fn a_failed_sync_poisons_and_what_was_acknowledged_survives() {
+    let fs = SimFs::new();
+    let heard = Arc::new(Heard::default());
+    let db = Db::open(Arc::new(fs.clone()), DIR.as_ref(), tiny_options(), Arc::new(Concat), heard.clone())
+        .unwrap()
+        .0;
+    db.write(vec![put("a", "1")], Durability::Sync).unwrap();
+    fs.inject(Fault::next(OpKind::Sync, FaultEffect::Io));
+    db.submit(vec![Write { ticket: 9, ops: vec![put("b", "2")], durability: Durability::Sync }]);
+    db.step();
+    let told = heard.0.lock().unwrap().clone();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0, [9]);
+    assert!(told[0].1.as_ref().is_err_and(|text| text.contains("stopped after a failure")), "{told:?}");
+    for error in [
+        db.get(b"a").err(),
+        db.try_get(b"a").err(),
+        db.write(vec![put("c", "3")], Durability::None).err(),
+        db.flush().err(),
+        db.scan(everything()).next().and_then(Result::err),
+        db.clone().close().err(),
+    ] {
+        assert!(matches!(error, Some(Error::Poisoned { .. })), "{error:?}");
+    }
+    db.submit(vec![Write { ticket: 10, ops: vec![put("d", "4")], durability: Durability::None }]);
+    assert_eq!(heard.0.lock().unwrap().last().unwrap().0, [10]);
+    drop(db);
+    // The page cache still shows "b"; a power loss shows that it never reached the disk.
+    fs.crash(0);
+    let (db, _) = open(&fs).unwrap();
+    assert_eq!(db.get(b"a").unwrap().unwrap().body, "1");
+    assert_eq!(db.get(b"b").unwrap(), None);
+}
+
+#[test]
+fn after_a_failed_sync_a_restart_makes_durable_whatever_it_serves() {
+    let fs = SimFs::new();
+    let (db, _) = open(&fs).unwrap();
+    fs.inject(Fault::next(OpKind::Sync, FaultEffect::Io));
+    db.write(vec![put("b", "2")], Durability::Sync).unwrap_err();
+    drop(db);
+    // Only the process restarts: the page cache holds clean pages that the device never saw.
+    let (db, _) = open(&fs).unwrap();
+    let served = db.get(b"b").unwrap().is_some();
+    drop(db);
+    for seed in 0..20 {
+        let image = fs.crash_image(seed);
+        let (db, _) = open(&image).unwrap();
+        assert_eq!(db.get(b"b").unwrap().is_some(), served, "seed {seed}");
+    }
+}
+
+#[test]
+fn failed_syncs_anywhere_poison_or_are_reported_and_lose_nothing() {
+    for kind in [OpKind::Sync, OpKind::SyncDir, OpKind::Write, OpKind::Name] {
+        for skip in 0..40 {
+            let fs = SimFs::new();
+            let (db, _) = open(&fs).unwrap();
+            fs.inject(Fault { kind, path_contains: None, skip, times: 1, effect: FaultEffect::Io });
+            let mut acknowledged = Model::default();
+            let mut refused = Model::default();
+            for n in 0..30 {
+                let op = vec![put(&format!("k{n}"), &"v".repeat(400))];
+                match db.write(op.clone(), Durability::Sync) {
+                    Ok(()) => acknowledged.apply(&op),
+                    Err(_) => refused.apply(&op),
+                }
+                if n % 5 == 0 {
+                    rest(&db);
+                }
+            }
+            let _ = db.compact_all();
+            drop(db);
+            fs.crash(skip);
+            let (db, _) = open(&fs).unwrap_or_else(|error| panic!("{kind:?} {skip}: {error}"));
+            let found = contents(&db).unwrap();
+            for (key, record) in &acknowledged.0 {
+                assert_eq!(found.0.get(key), Some(record), "{kind:?} {skip}");
+            }
+            assert!(
+                found.0.keys().all(|key| acknowledged.0.contains_key(key) || refused.0.contains_key(key))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_keeps_what_was_acknowledged_and_goes_on_when_there_is_room() {
+    for capacity in [40_000, 60_000, 90_000] {
+        let fs = SimFs::new();
+        let (db, _) = open(&fs).unwrap();
+        fs.set_capacity_bytes(Some(capacity));
+        let mut model = Model::default();
+        let mut refused = 0;
+        for n in 0..200 {
+            // Noise, so that compression does not save us.
+            let noise: Vec<u8> =
+                (0..700u32).map(|at| (at.wrapping_mul(2_654_435_761 + n) >> 13) as u8).collect();
+            let record = Record { head: "h".into(), body: noise.into() };
+            let op = vec![Op::Put { key: format!("k{n:03}").into(), record }];
+            match db.write(op.clone(), Durability::Sync) {
+                Ok(()) => model.apply(&op),
+                Err(Error::NoSpace { .. }) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+            if n % 10 == 0 {
+                rest(&db);
+            }
+        }
+        assert!(refused > 0, "capacity {capacity} was never reached");
+        assert_eq!(contents(&db).unwrap(), model);
+        // Opening copies the log's tail, so it needs some room.
+        let image = fs.crash_image(capacity);
+        image.set_capacity_bytes(None);
+        let (reopened, _) = open(&image).unwrap();
+        assert_eq!(contents(&reopened).unwrap(), model);
+        fs.set_capacity_bytes(None);
+        let op = vec![put("more", "room")];
+        db.write(op.clone(), Durability::Sync).unwrap();
+        model.apply(&op);
+        db.compact_all().unwrap();
+        assert_eq!(contents(&db).unwrap(), model);
+    }
+}
+
+#[test]
+fn an_unreadable_sector_is_an_error_and_not_a_missing_key() {
+    let fs = SimFs::new();
+    let (db, _) = open(&fs).unwrap();
+    db.write(vec![put("a", "1")], Durability::Sync).unwrap();
+    db.flush().unwrap();
+    fs.inject(Fault {
+        kind: OpKind::Read,
+        path_contains: Some(".sst".into()),
+        skip: 0,
+        times: 1,
+        effect: FaultEffect::Io,
+    });
+    assert!(matches!(db.get(b"a"), Err(Error::Io { op: "read", .. })));
+    // The disk may be better at the second attempt; reads may be tried again.
+    assert_eq!(db.get(b"a").unwrap().unwrap().body, "1");
+}
+
+#[test]
+fn too_much_waiting_is_refused_and_too_large_is_refused_alone() {
+    let fs = SimFs::new();
+    let heard = Arc::new(Heard::default());
+    let options = Options { queue_bytes_max: 2_000, ..tiny_options() };
+    let db = Db::open(Arc::new(fs), DIR.as_ref(), options, Arc::new(Concat), heard.clone()).unwrap().0;
+    let write = |ticket, op| Write { ticket, ops: vec![op], durability: Durability::Sync };
+    db.submit((0..4).map(|n| write(n, put(&format!("k{n}"), &"x".repeat(200)))).collect());
+    assert!(db.pressure() > 0.8);
+    db.submit(vec![write(4, put("k4", &"x".repeat(800)))]);
+    db.submit(vec![write(5, put(&"k".repeat(limits::KEY_BYTES_MAX + 1), ""))]);
+    assert_eq!(db.pending_commit(), 6);
+    rest(&db);
+    let heard = heard.0.lock().unwrap().clone();
+    let result = |ticket| heard.iter().find(|(tickets, _)| tickets.contains(&ticket)).unwrap().1.clone();
+    assert!((0..4).all(|ticket| result(ticket).is_ok()));
+    assert!(result(4).unwrap_err().contains("too many bytes"));
+    assert!(result(5).unwrap_err().contains("larger than"));
+    assert!(db.pressure() < 0.5);
+    assert_eq!(db.get(b"k3").unwrap().unwrap().body.len(), 200);
+}
