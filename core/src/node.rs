@@ -140,7 +140,6 @@ impl Recent {
 
     pub(crate) fn forget(&mut self, id: RequestId) {
         self.by_id.remove(&id);
-        self.order.retain(|other| *other != id);
     }
 }
 
@@ -490,3 +489,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod node_test;
