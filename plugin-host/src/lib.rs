@@ -11,7 +11,7 @@
 //! value here or anywhere (R7). Deliberately absent: threads to run calls on, files, the network, and the knowledge
 //! of keyspaces, quorums and causality: the server has those.
 //!
-//! Reading order: [`Limits`], [`Call`], [`Host`], then `engine`, `load`, `sandbox`.
+//! Reading order: [`Limits`], [`Call`], [`Host`], then `engine`, `load`, `sandbox`; then [`laws`].
 
 mod bindings;
 mod breaker;
@@ -21,6 +21,7 @@ mod convert;
 mod engine;
 mod error;
 mod host;
+pub mod laws;
 mod limits;
 mod load;
 mod plugin;
