@@ -30,6 +30,7 @@ mod replica;
 pub mod request;
 pub mod ring;
 pub mod storage_key;
+mod target;
 pub mod version;
 pub mod wire;
 

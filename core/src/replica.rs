@@ -23,16 +23,15 @@ use crate::mutant::Mutant;
 use crate::node::{Node, Purpose};
 use crate::plugin::{PluginAnswer, PluginCall};
 use crate::request::{MERGED_BYTES_MAX, Problem};
+use crate::target::Target;
 use crate::version::{Digest, DotSet, KeyState, codec};
 use crate::{coordinator, storage_key};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// One key with work under way.
 pub(crate) struct Slot {
-    pub(crate) entry: Arc<KeyspaceEntry>,
-    pub(crate) key: Bytes,
+    pub(crate) target: Target,
     /// None until read.
     pub(crate) state: Option<KeyState>,
     /// The state's bytes, if they are at hand.
@@ -49,6 +48,24 @@ pub(crate) struct Slot {
     pub(crate) replicate: Vec<OpId>,
     writes: u32,
     last_write: Option<Ticket>,
+}
+
+impl Slot {
+    fn new(target: &Target) -> Slot {
+        Slot {
+            target: target.clone(),
+            state: None,
+            record: None,
+            jobs: VecDeque::new(),
+            busy: None,
+            dirty: false,
+            join_failed: false,
+            completions: Vec::new(),
+            replicate: Vec::new(),
+            writes: 0,
+            last_write: None,
+        }
+    }
 }
 
 /// What a slot waits for.
@@ -105,16 +122,14 @@ impl Node {
             }
         };
         let completion = op.map(|op| Completion::Peer { to: from, op });
-        self.take_in(now, entry, key, state, record, completion, effects);
+        self.take_in(now, &Target::new(entry, &key), state, record, completion, effects);
     }
 
     /// A state from elsewhere joins this node's own.
-    #[expect(clippy::too_many_arguments, reason = "one key's state and who waits for it")]
     pub(crate) fn take_in(
         &mut self,
         now: Millis,
-        entry: Arc<KeyspaceEntry>,
-        key: Bytes,
+        target: &Target,
         state: KeyState,
         record: Record,
         completion: Option<Completion>,
@@ -125,23 +140,21 @@ impl Node {
                 self.observe_dot(*dot, effects);
             }
             let completions = completion.into_iter().collect();
-            self.merge_register(&entry, &key, record, completions, effects);
+            self.merge_register(target, record, completions, effects);
             return;
         }
-        let storage_key = storage_key::object(entry.id, &key);
-        self.enqueue(now, storage_key, &entry, &key, Job::Sync { state, record, completion }, effects);
+        self.enqueue(now, target, Job::Sync { state, record, completion }, effects);
     }
 
     /// Stores a register's write without reading what is there.
     pub(crate) fn merge_register(
         &mut self,
-        entry: &KeyspaceEntry,
-        key: &Bytes,
+        target: &Target,
         record: Record,
         completions: Vec<Completion>,
         effects: &mut Effects,
     ) {
-        let storage_key = storage_key::object(entry.id, key);
+        let storage_key = target.storage_key.clone();
         let op = if self.mutant(Mutant::LastArrivalWins) {
             WriteOp::Put { key: storage_key, record }
         } else {
@@ -149,35 +162,14 @@ impl Node {
         };
         let completions = self.complete_early(completions, effects);
         let ticket = self.ticket(Purpose::Write { slot: None, completions });
-        effects.push(Effect::Write { ticket, ops: vec![op], durability: entry.settings.durability });
+        effects.push(Effect::Write { ticket, ops: vec![op], durability: target.entry.settings.durability });
     }
 
     /// Adds a job to a key's slot and does what can be done.
-    pub(crate) fn enqueue(
-        &mut self,
-        now: Millis,
-        storage_key: Bytes,
-        entry: &Arc<KeyspaceEntry>,
-        key: &Bytes,
-        job: Job,
-        effects: &mut Effects,
-    ) {
-        let slot = self.slots.entry(storage_key.clone()).or_insert_with(|| Slot {
-            entry: entry.clone(),
-            // The key may share a whole frame's bytes; a slot lives longer than that.
-            key: Bytes::copy_from_slice(key),
-            state: None,
-            record: None,
-            jobs: VecDeque::new(),
-            busy: None,
-            dirty: false,
-            join_failed: false,
-            completions: Vec::new(),
-            replicate: Vec::new(),
-            writes: 0,
-            last_write: None,
-        });
-        slot.entry.clone_from(entry);
+    pub(crate) fn enqueue(&mut self, now: Millis, target: &Target, job: Job, effects: &mut Effects) {
+        let storage_key = target.storage_key.clone();
+        let slot = self.slots.entry(storage_key.clone()).or_insert_with(|| Slot::new(target));
+        slot.target.entry.clone_from(&target.entry);
         slot.jobs.push_back(job);
         self.work(now, storage_key, effects);
     }
@@ -245,7 +237,7 @@ impl Node {
         }
         self.write(storage_key, slot, effects);
         if slot.writes > 0 || slot.state.is_some() {
-            self.schedule_write_back(now, storage_key, slot);
+            self.schedule_write_back(now, slot);
         }
     }
 
@@ -291,7 +283,7 @@ impl Node {
 
     /// The bug of resolving on every replica (see `Mutant::MergeOnEveryReplica`).
     fn resolve_on_replica(&mut self, slot: &mut Slot) {
-        if !self.mutant(Mutant::MergeOnEveryReplica) || slot.entry.settings.policy.plugin().is_none() {
+        if !self.mutant(Mutant::MergeOnEveryReplica) || slot.target.entry.settings.policy.plugin().is_none() {
             return;
         }
         let Some(dot) = self.mint() else { return };
@@ -310,14 +302,14 @@ impl Node {
         let Some(KeyState::Lattice(fragments)) = &slot.state else { return };
         let claims = fragments.iter().map(|fragment| fragment.claim.clone()).collect();
         let states = fragments.iter().map(|fragment| fragment.value.clone()).collect();
-        let call = PluginCall::Merge { key: coordinator::key_info(&slot.entry, &slot.key), states };
+        let call = PluginCall::Merge { key: coordinator::key_info(&slot.target), states };
         slot.busy = Some(Busy::Joining(claims));
         self.counters.joins += 1;
         self.ask(storage_key, slot, call, effects);
     }
 
     fn ask(&mut self, storage_key: &Bytes, slot: &Slot, call: PluginCall, effects: &mut Effects) {
-        let Some(plugin) = slot.entry.settings.policy.plugin() else { return };
+        let Some(plugin) = slot.target.entry.settings.policy.plugin() else { return };
         let plugin = plugin.hash;
         let ticket = self.ticket(Purpose::Slot(storage_key.clone()));
         effects.push(Effect::Plugin { ticket, plugin, call });
@@ -344,7 +336,7 @@ impl Node {
     fn joined(&mut self, slot: &mut Slot, claims: &[DotSet], answer: PluginAnswer, effects: &mut Effects) {
         let Some(KeyState::Lattice(fragments)) = slot.state.as_mut() else { return };
         let first = fragments.iter().next().map(|fragment| fragment.value.clone());
-        match (self.plugin_value(&slot.entry, answer, effects), first) {
+        match (self.plugin_value(&slot.target.entry, answer, effects), first) {
             (Ok(value), _) => fragments.joined(claims, value),
             (Err(_), Some(operand)) if self.mutant(Mutant::FailedJoinIsAValue) => {
                 fragments.joined(claims, operand)
@@ -391,7 +383,7 @@ impl Node {
         if slot.dirty || !replicate.is_empty() {
             let record = slot.record.get_or_insert_with(|| codec::record(state)).clone();
             if !replicate.is_empty() {
-                let replication = self.send_to_replicas(&slot.entry, &slot.key, &record, replicate, effects);
+                let replication = self.send_to_replicas(&slot.target, &record, replicate, effects);
                 slot.completions.push(Completion::Own { replication });
             }
             if slot.dirty {
@@ -402,7 +394,11 @@ impl Node {
                 let ticket = self.ticket(Purpose::Write { slot: Some(storage_key.clone()), completions });
                 slot.last_write = Some(ticket);
                 let ops = vec![WriteOp::Put { key: storage_key.clone(), record }];
-                effects.push(Effect::Write { ticket, ops, durability: slot.entry.settings.durability });
+                effects.push(Effect::Write {
+                    ticket,
+                    ops,
+                    durability: slot.target.entry.settings.durability,
+                });
             }
         }
         // Nothing to write: what they wait for is durable, or is in the write before.
@@ -478,7 +474,7 @@ impl Node {
     ) {
         let Some(mut slot) = self.slots.remove(&storage_key) else { return };
         slot.busy = None;
-        match self.decode(&slot.entry, &storage_key, result, effects) {
+        match self.decode(&slot.target.entry, &storage_key, result, effects) {
             Ok(state) => {
                 slot.state = Some(state);
                 self.slots.insert(storage_key.clone(), slot);

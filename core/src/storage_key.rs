@@ -6,7 +6,7 @@
 //! ```
 
 use crate::id::{KeyspaceId, PluginHash};
-use crate::ring::token;
+use crate::ring::{Token, token};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Bytes before the key in an object's storage key.
@@ -14,10 +14,15 @@ const PREFIX_BYTES: usize = 12;
 
 /// Where a key's state is.
 pub fn object(keyspace: KeyspaceId, key: &[u8]) -> Bytes {
+    object_at(keyspace, token(keyspace, key), key)
+}
+
+/// As [`object`], for a key whose token is known.
+pub fn object_at(keyspace: KeyspaceId, token: Token, key: &[u8]) -> Bytes {
     assert!(keyspace.0 != 0, "keyspace 0 is the node's own");
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + key.len());
     bytes.put_u32(keyspace.0);
-    bytes.put_u64(token(keyspace, key).0);
+    bytes.put_u64(token.0);
     bytes.put_slice(key);
     bytes.freeze()
 }

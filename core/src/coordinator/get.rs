@@ -11,19 +11,16 @@
 
 use super::quorum::Tally;
 use super::view::{self, Shown, View};
-use super::{key_info, put};
-use crate::catalog::KeyspaceEntry;
+use super::{Admitted, key_info, put};
 use crate::event::{Effect, Effects, Notice, Record, StorageFailure};
 use crate::id::{Millis, NodeId, OpId};
 use crate::message::{Message, ReadAnswer};
 use crate::node::{Node, Origin, Purpose, Timer};
 use crate::plugin::{PluginAnswer, PluginCall};
 use crate::request::{GetReply, Outcome, Presence, Problem, QueryReply, Want};
-use crate::ring::token;
-use crate::storage_key;
+use crate::target::Target;
 use crate::version::{Context, Digest, KeyState, Kind, codec};
 use bytes::Bytes;
-use std::sync::Arc;
 
 /// What a read is for.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +36,7 @@ pub(crate) enum Goal {
 /// A read under way at its coordinator.
 pub(crate) struct Reading {
     pub(super) origin: Origin,
-    pub(super) entry: Arc<KeyspaceEntry>,
-    pub(super) key: Bytes,
+    pub(super) target: Target,
     pub(super) goal: Goal,
     tally: Tally,
     /// Replicas not asked yet, best first.
@@ -64,34 +60,24 @@ enum Stage {
 
 impl Node {
     /// A checked read, at a primary of its key.
-    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
-    pub(super) fn begin_read(
-        &mut self,
-        now: Millis,
-        origin: Origin,
-        entry: Arc<KeyspaceEntry>,
-        key: Bytes,
-        goal: Goal,
-        needed: u32,
-        deadline: Millis,
-        effects: &mut Effects,
-    ) {
-        let kind = entry.settings.policy.kind();
+    pub(super) fn begin_read(&mut self, now: Millis, admitted: Admitted, goal: Goal, effects: &mut Effects) {
+        let Admitted { origin, target, needed, deadline, primaries } = admitted;
+        let kind = target.entry.settings.policy.kind();
         if matches!(goal, Goal::Query(_)) && kind != Kind::Lattice {
             let reason = "queries need a lattice keyspace with a replicated type".to_owned();
             return self.refuse(origin, Problem::InvalidArgument { field: "path", reason }, effects);
         }
         self.counters.reads += 1;
         let own = self.config.node;
-        let mut others: Vec<NodeId> = self.ring.primaries(token(entry.id, &key), entry.settings.n as usize);
+        let mut others = primaries;
         others.retain(|node| *node != own);
         // Best last, to be popped: those that can be reached before those that cannot.
         others.sort_by_key(|node| self.is_reachable(*node));
         let op = self.op();
-        let storage_key = storage_key::object(entry.id, &key);
+        let storage_key = target.storage_key.clone();
         let reading = Reading {
             origin,
-            key,
+            target,
             goal,
             tally: Tally::new(needed),
             unasked: others,
@@ -101,7 +87,6 @@ impl Node {
             deadline,
             hedge_at: None,
             stage: Stage::Gathering,
-            entry,
         };
         self.reading.insert(op, reading);
         self.set_timer(deadline, Timer::Read(op));
@@ -121,9 +106,8 @@ impl Node {
         effects: &mut Effects,
     ) {
         let Some(reading) = self.reading.get(&op) else { return };
-        let entry = reading.entry.clone();
-        let storage_key = storage_key::object(entry.id, &reading.key);
-        match self.decode(&entry, &storage_key, result, effects) {
+        let target = reading.target.clone();
+        match self.decode(&target.entry, &target.storage_key, result, effects) {
             Ok(state) => self.own_copy(now, op, state, effects),
             // Damaged is not "not found": the others are asked instead.
             Err(_) => self.ask_others(now, op, effects),
@@ -190,7 +174,7 @@ impl Node {
         {
             return;
         }
-        let kind = reading.entry.settings.policy.kind();
+        let kind = reading.target.entry.settings.policy.kind();
         let state = match answer {
             ReadAnswer::Same => reading.own.map(|digest| (digest, None)),
             ReadAnswer::State(None) => Some((KeyState::empty(kind).digest(), None)),
@@ -212,7 +196,7 @@ impl Node {
         reading.answers.push((from, digest));
         reading.tally.add(from);
         let met = reading.tally.is_met();
-        let storage_key = storage_key::object(reading.entry.id, &reading.key);
+        let storage_key = reading.target.storage_key.clone();
         for dot in reused {
             self.counters.dots_reused += 1;
             effects.push(Effect::Notice(Notice::DotReused { dot, key: storage_key.clone() }));
@@ -231,14 +215,11 @@ impl Node {
         }
         self.repair(now, op, effects);
         let Some(reading) = self.reading.get(&op) else { return };
-        let (entry, want) = (
-            reading.entry.clone(),
-            match reading.goal {
-                Goal::Get(want) => want,
-                Goal::Query(_) | Goal::WriteBack => Want::Resolved,
-            },
-        );
-        match view::view(&entry, &reading.key, &reading.merged, want) {
+        let want = match reading.goal {
+            Goal::Get(want) => want,
+            Goal::Query(_) | Goal::WriteBack => Want::Resolved,
+        };
+        match view::view(&reading.target, &reading.merged, want) {
             Shown::Now(view) => self.shown(now, op, view, effects),
             Shown::Ask(call) => {
                 if matches!(reading.goal, Goal::Query(_)) {
@@ -257,7 +238,8 @@ impl Node {
     }
 
     fn ask_view(&mut self, op: OpId, call: PluginCall, effects: &mut Effects) {
-        let Some(plugin) = self.reading.get(&op).and_then(|reading| reading.entry.settings.policy.plugin())
+        let Some(plugin) =
+            self.reading.get(&op).and_then(|reading| reading.target.entry.settings.policy.plugin())
         else {
             return;
         };
@@ -269,7 +251,7 @@ impl Node {
     /// The plugin has answered a read's question.
     pub(crate) fn view_done(&mut self, now: Millis, op: OpId, answer: PluginAnswer, effects: &mut Effects) {
         let Some(reading) = self.reading.get(&op) else { return };
-        let entry = reading.entry.clone();
+        let entry = reading.target.entry.clone();
         if let PluginAnswer::Failed(reason) = &answer {
             self.plugin_failed(&entry, reason.clone(), effects);
         }
@@ -305,7 +287,7 @@ impl Node {
             Goal::Get(_) => {
                 let Some(reading) = self.finish(op) else { return };
                 if put::distinct(&reading.merged) > 1 {
-                    self.conflict_seen(now, &reading.entry, &reading.key, &reading.merged);
+                    self.conflict_seen(now, &reading.target, &reading.merged);
                 }
                 let View { presence, siblings, resolution } = view;
                 let context = self.context(&reading);
@@ -331,8 +313,7 @@ impl Node {
         let Some(reading) = self.reading.get_mut(&op) else { return };
         let Goal::Query(path) = &reading.goal else { return };
         reading.stage = Stage::Viewing;
-        let call =
-            PluginCall::Query { key: key_info(&reading.entry, &reading.key), state, path: path.clone() };
+        let call = PluginCall::Query { key: key_info(&reading.target), state, path: path.clone() };
         self.ask_view(op, call, effects);
     }
 
@@ -353,7 +334,7 @@ impl Node {
     pub(super) fn context(&self, reading: &Reading) -> Bytes {
         let stamp = (reading.merged.kind() == Kind::Lww).then(|| reading.merged.stamp());
         let context = Context { seen: reading.merged.seen(), stamp };
-        self.sealer.seal(reading.entry.id, &reading.key, &context)
+        self.sealer.seal(reading.target.entry.id, &reading.target.key, &context)
     }
 
     /// Sends the joined raw state to those that answered with less, and takes it in here.
@@ -369,15 +350,15 @@ impl Node {
             return;
         }
         let record = codec::record(&reading.merged);
-        let (entry, key, merged) = (reading.entry.clone(), reading.key.clone(), reading.merged.clone());
+        let (target, merged) = (reading.target.clone(), reading.merged.clone());
         for to in lagging {
             self.counters.read_repairs += 1;
             effects.push(Effect::Notice(Notice::ReadRepair { replica: to }));
             if to == self.config.node {
-                self.take_in(now, entry.clone(), key.clone(), merged.clone(), record.clone(), None, effects);
+                self.take_in(now, &target, merged.clone(), record.clone(), None, effects);
             } else {
-                let (key, record) = (key.clone(), record.clone());
-                let message = Message::Replicate { op: None, keyspace: entry.id, key, record };
+                let (key, record) = (target.key.clone(), record.clone());
+                let message = Message::Replicate { op: None, keyspace: target.entry.id, key, record };
                 effects.push(Effect::Send { to, message });
             }
         }
@@ -410,8 +391,12 @@ impl Node {
 /// Asks the next replica for its state unless it is as this node's; whether there was one.
 fn ask_one(op: OpId, reading: &mut Reading, effects: &mut Effects) -> bool {
     let Some(to) = reading.unasked.pop() else { return false };
-    let message =
-        Message::Read { op, keyspace: reading.entry.id, key: reading.key.clone(), unless: reading.own };
+    let message = Message::Read {
+        op,
+        keyspace: reading.target.entry.id,
+        key: reading.target.key.clone(),
+        unless: reading.own,
+    };
     effects.push(Effect::Send { to, message });
     true
 }

@@ -31,12 +31,23 @@ use crate::request::{
     Acks, Basis, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, Level, OPERATION_BYTES_MAX, Operation, Outcome,
     Problem, Request, VALUE_BYTES_MAX,
 };
-use crate::ring::token;
+use crate::target::Target;
 use crate::version::context::CONTEXT_BYTES_MAX;
 use bytes::Bytes;
 
 /// When a client that was shed should come back.
 const RETRY_AFTER_MS: u32 = 50;
+
+/// A request that this node coordinates.
+pub(crate) struct Admitted {
+    origin: Origin,
+    target: Target,
+    /// How many replicas must answer.
+    needed: u32,
+    deadline: Millis,
+    /// Those of the key, this node among them.
+    primaries: Vec<NodeId>,
+}
 
 /// A request that another node coordinates.
 pub(crate) struct Forwarding {
@@ -65,7 +76,8 @@ impl Node {
         let patience =
             request.timeout_ms.unwrap_or(self.config.timeout_ms).clamp(1, self.config.timeout_ms_max);
         let deadline = now.after(patience);
-        let primaries = self.ring.primaries(token(entry.id, &request.key), entry.settings.n as usize);
+        let target = Target::new(entry, &request.key);
+        let primaries = self.ring.primaries(target.token, target.n());
         let reachable = primaries.iter().filter(|node| self.is_reachable(**node)).count() as u32;
         if reachable < needed {
             return self.refuse(origin, Problem::NotEnoughReplicas { needed, reachable }, effects);
@@ -73,15 +85,11 @@ impl Node {
         if !primaries.contains(&self.config.node) {
             return self.forward(origin, request, needed, deadline, &primaries, effects);
         }
-        let key = Bytes::copy_from_slice(&request.key);
+        let admitted = Admitted { origin, target, needed, deadline, primaries };
         match request.operation {
-            Operation::Get { want } => {
-                self.begin_read(now, origin, entry, key, get::Goal::Get(want), needed, deadline, effects)
-            }
-            Operation::Query { path } => {
-                self.begin_read(now, origin, entry, key, get::Goal::Query(path), needed, deadline, effects);
-            }
-            write => self.begin_write(now, origin, entry, key, write, needed, deadline, effects),
+            Operation::Get { want } => self.begin_read(now, admitted, get::Goal::Get(want), effects),
+            Operation::Query { path } => self.begin_read(now, admitted, get::Goal::Query(path), effects),
+            write => self.begin_write(now, admitted, write, effects),
         }
     }
 
@@ -128,8 +136,13 @@ impl Node {
 }
 
 /// The plugin's view of which key a call is about.
-pub(crate) fn key_info(entry: &KeyspaceEntry, key: &Bytes) -> KeyInfo {
-    KeyInfo { keyspace: entry.name.clone(), key: key.clone(), config: entry.settings.plugin_config.clone() }
+pub(crate) fn key_info(target: &Target) -> KeyInfo {
+    let entry = &target.entry;
+    KeyInfo {
+        keyspace: entry.name.clone(),
+        key: target.key.clone(),
+        config: entry.settings.plugin_config.clone(),
+    }
 }
 
 /// How many replicas must answer.

@@ -12,8 +12,8 @@
 //! outcome. Absent: how a replica stores.
 
 use super::quorum::Tally;
-use super::{key_info, view};
-use crate::catalog::{DeleteSemantics, KeyspaceEntry, Policy};
+use super::{Admitted, key_info, view};
+use crate::catalog::{DeleteSemantics, Policy};
 use crate::event::{Effect, Effects, Notice, Record};
 use crate::id::{Dot, Millis, NodeId, OpId, RequestId};
 use crate::message::{Message, Refusal};
@@ -22,20 +22,18 @@ use crate::node::{Node, Origin, Purpose, RecentWrite, Timer};
 use crate::plugin::{PluginAnswer, PluginCall};
 use crate::replica::{Completion, Job, Slot};
 use crate::request::{Acks, Basis, Operation, Outcome, Problem, WriteReply};
-use crate::ring::token;
-use crate::storage_key;
+use crate::target::Target;
 use crate::version::context::ACTORS_ALARM;
 use crate::version::{
     Content, Context, DotSet, KeyState, Receipt, Register, Stamp, Version, codec, too_far_ahead,
 };
 use bytes::Bytes;
-use std::sync::Arc;
 
 /// A write under way at its coordinator.
 pub(crate) struct Writing {
     origins: Vec<Origin>,
-    entry: Arc<KeyspaceEntry>,
-    key: Bytes,
+    target: Target,
+    primaries: Vec<NodeId>,
     request_id: Option<RequestId>,
     /// What the client had seen; None: blind.
     context: Option<Context>,
@@ -84,18 +82,14 @@ pub(crate) enum Step {
 
 impl Node {
     /// A checked write of a client, at a primary of its key.
-    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
     pub(super) fn begin_write(
         &mut self,
         now: Millis,
-        origin: Origin,
-        entry: Arc<KeyspaceEntry>,
-        key: Bytes,
+        admitted: Admitted,
         operation: Operation,
-        needed: u32,
-        deadline: Millis,
         effects: &mut Effects,
     ) {
+        let Admitted { origin, target, needed, deadline, primaries } = admitted;
         let (basis, request_id, change) = match operation {
             Operation::Put { value, content_type, basis, request_id } => {
                 (basis, request_id, Change::Put { value, content_type, receipt: None })
@@ -104,7 +98,7 @@ impl Node {
             Operation::Apply { op, request_id } => (Basis::Unsaid, request_id, Change::Op(op)),
             Operation::Get { .. } | Operation::Query { .. } => return,
         };
-        let context = match self.context_of(now, &entry, &key, &basis, &change) {
+        let context = match self.context_of(now, &target, &basis, &change) {
             Ok(context) => context,
             Err(problem) => return self.refuse(origin, problem, effects),
         };
@@ -120,8 +114,8 @@ impl Node {
         };
         let writing = Writing {
             origins: vec![origin],
-            entry,
-            key,
+            target,
+            primaries,
             request_id: Some(request_id),
             context,
             change: Some(change),
@@ -136,17 +130,17 @@ impl Node {
     pub(super) fn begin_owner_write(
         &mut self,
         now: Millis,
-        entry: Arc<KeyspaceEntry>,
-        key: Bytes,
+        target: Target,
         context: Context,
         change: Change,
         effects: &mut Effects,
     ) {
-        let needed = entry.settings.n / 2 + 1;
+        let needed = target.entry.settings.n / 2 + 1;
+        let primaries = self.ring.primaries(target.token, target.n());
         let writing = Writing {
             origins: vec![Origin::Owner],
-            entry,
-            key,
+            target,
+            primaries,
             request_id: None,
             context: Some(context),
             change: Some(change),
@@ -164,9 +158,9 @@ impl Node {
             self.recent.set(request_id, RecentWrite::Writing(op));
         }
         self.set_timer(writing.deadline, Timer::Write(op));
-        let validate = match (&writing.change, writing.entry.settings.policy.plugin()) {
+        let validate = match (&writing.change, writing.target.entry.settings.policy.plugin()) {
             (Some(Change::Put { value, receipt: None, .. }), Some(plugin)) => {
-                let key = key_info(&writing.entry, &writing.key);
+                let key = key_info(&writing.target);
                 Some((plugin.hash, PluginCall::Validate { key, value: value.clone() }))
             }
             _ => None,
@@ -189,7 +183,7 @@ impl Node {
             }
             PluginAnswer::Valid => self.commit(now, op, effects),
             other => {
-                if let Some(entry) = self.writing.get(&op).map(|writing| writing.entry.clone()) {
+                if let Some(entry) = self.writing.get(&op).map(|writing| writing.target.entry.clone()) {
                     self.plugin_failed(&entry, format!("validate: {other:?}"), effects);
                 }
                 self.commit(now, op, effects);
@@ -201,12 +195,11 @@ impl Node {
     fn commit(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
         let Some(writing) = self.writing.get_mut(&op) else { return };
         let Some(change) = writing.change.take() else { return };
-        let (entry, key) = (writing.entry.clone(), writing.key.clone());
-        if entry.settings.policy == Policy::Lww && !matches!(change, Change::Again { .. }) {
-            return self.commit_register(now, op, &entry, &key, change, effects);
+        let target = writing.target.clone();
+        if target.entry.settings.policy == Policy::Lww && !matches!(change, Change::Again { .. }) {
+            return self.commit_register(now, op, &target, change, effects);
         }
-        let storage_key = storage_key::object(entry.id, &key);
-        self.enqueue(now, storage_key, &entry, &key, Job::Write { op, change }, effects);
+        self.enqueue(now, &target, Job::Write { op, change }, effects);
     }
 
     /// R15: no read before the write; a stamp above all that the client saw.
@@ -214,8 +207,7 @@ impl Node {
         &mut self,
         now: Millis,
         op: OpId,
-        entry: &Arc<KeyspaceEntry>,
-        key: &Bytes,
+        target: &Target,
         change: Change,
         effects: &mut Effects,
     ) {
@@ -229,8 +221,8 @@ impl Node {
         let Some(version) = version_of(change, stamp, writing.request_id) else { return };
         self.minted(op, Minted { dot, previous: 0, stamp, seen: DotSet::single(dot, 0), siblings: 1 });
         let record = codec::record(&KeyState::Lww(Register::of(dot, version)));
-        let replication = self.send_to_replicas(entry, key, &record, vec![op], effects);
-        self.merge_register(entry, key, record, vec![Completion::Own { replication }], effects);
+        let replication = self.send_to_replicas(target, &record, vec![op], effects);
+        self.merge_register(target, record, vec![Completion::Own { replication }], effects);
     }
 
     /// Does a write to the state of its slot.
@@ -265,11 +257,11 @@ impl Node {
         self.observe(&seen, &known, effects);
         match state {
             KeyState::Causal(siblings) => {
-                let limit = slot.entry.settings.siblings_max;
+                let limit = slot.target.entry.settings.siblings_max;
                 let count = siblings.len_distinct() as u32;
                 if context.is_none() && count >= limit {
                     let all = Context { seen: known, stamp: None };
-                    let context = self.sealer.seal(slot.entry.id, &slot.key, &all);
+                    let context = self.sealer.seal(slot.target.entry.id, &slot.target.key, &all);
                     self.write_failed(op, Problem::SiblingLimit { siblings: count, limit, context }, effects);
                     return Step::Done;
                 }
@@ -288,8 +280,8 @@ impl Node {
                 if siblings.seen().actors() >= ACTORS_ALARM {
                     self.counters.large_contexts += 1;
                     effects.push(Effect::Notice(Notice::LargeContext {
-                        keyspace: slot.entry.name.clone(),
-                        key: slot.key.clone(),
+                        keyspace: slot.target.entry.name.clone(),
+                        key: slot.target.key.clone(),
                         actors: siblings.seen().actors(),
                     }));
                 }
@@ -305,7 +297,7 @@ impl Node {
                     }
                     let Some(dot) = self.mint() else { return Step::NoDot(change) };
                     let call = PluginCall::Apply {
-                        key: key_info(&slot.entry, &slot.key),
+                        key: key_info(&slot.target),
                         state: fragments.iter().next().map(|fragment| fragment.value.clone()),
                         op: body.clone(),
                         dot,
@@ -321,7 +313,8 @@ impl Node {
                     }
                     Change::Put { value, .. } => fragments.put(dot, stamp, value),
                     _ => {
-                        let reset = slot.entry.settings.delete_semantics == DeleteSemantics::DeleteWins;
+                        let reset =
+                            slot.target.entry.settings.delete_semantics == DeleteSemantics::DeleteWins;
                         fragments.delete(&seen, dot, stamp, reset);
                     }
                 }
@@ -345,7 +338,7 @@ impl Node {
         answer: PluginAnswer,
         effects: &mut Effects,
     ) {
-        let value = match self.plugin_value(&slot.entry, answer, effects) {
+        let value = match self.plugin_value(&slot.target.entry, answer, effects) {
             Ok(value) => value,
             Err(problem) => return self.write_failed(op, problem, effects),
         };
@@ -423,20 +416,20 @@ impl Node {
     /// by which they acknowledge all of these writes.
     pub(crate) fn send_to_replicas(
         &mut self,
-        entry: &KeyspaceEntry,
-        key: &Bytes,
+        target: &Target,
         record: &Record,
         writes: Vec<OpId>,
         effects: &mut Effects,
     ) -> OpId {
         let replication = self.op();
         let own = self.config.node;
-        for to in self.ring.primaries(token(entry.id, key), entry.settings.n as usize) {
-            if to != own {
-                let (key, record) = (key.clone(), record.clone());
-                let message = Message::Replicate { op: Some(replication), keyspace: entry.id, key, record };
-                effects.push(Effect::Send { to, message });
-            }
+        let primaries =
+            writes.first().and_then(|op| self.writing.get(op)).map(|writing| &writing.primaries[..]);
+        for to in primaries.unwrap_or_default().iter().copied().filter(|to| *to != own) {
+            let (key, record) = (target.key.clone(), record.clone());
+            let message =
+                Message::Replicate { op: Some(replication), keyspace: target.entry.id, key, record };
+            effects.push(Effect::Send { to, message });
         }
         self.replications.insert(replication, writes);
         if self.mutant(Mutant::AckWithoutOwnWrite) {
@@ -469,10 +462,7 @@ impl Node {
         let mut met = Vec::new();
         for op in writes {
             if let Some(writing) = self.writing.get_mut(op) {
-                let primary = self
-                    .ring
-                    .primaries(token(writing.entry.id, &writing.key), writing.entry.settings.n as usize);
-                if !primary.contains(&node) {
+                if !writing.primaries.contains(&node) {
                     continue;
                 }
                 if duplicates {
@@ -503,13 +493,13 @@ impl Node {
         self.clear_timer(writing.deadline, Timer::Write(op));
         let Some(minted) = writing.minted else { return };
         self.remember(writing.request_id, &minted);
-        let lww = writing.entry.settings.policy == Policy::Lww;
+        let lww = writing.target.entry.settings.policy == Policy::Lww;
         let context = Context { seen: minted.seen, stamp: lww.then_some(minted.stamp) };
-        let context = self.sealer.seal(writing.entry.id, &writing.key, &context);
+        let context = self.sealer.seal(writing.target.entry.id, &writing.target.key, &context);
         let acks = writing.tally.acks();
         let reply = WriteReply { dot: minted.dot, context, acks, siblings: minted.siblings };
         if writing.origins.contains(&Origin::Owner) {
-            self.wrote_back(&writing.entry, &writing.key, effects);
+            self.wrote_back(&writing.target, effects);
         }
         for origin in writing.origins {
             self.answer(origin, Outcome::Wrote(reply.clone()), effects);
@@ -554,12 +544,11 @@ impl Node {
     fn context_of(
         &self,
         now: Millis,
-        entry: &KeyspaceEntry,
-        key: &Bytes,
+        target: &Target,
         basis: &Basis,
         change: &Change,
     ) -> Result<Option<Context>, Problem> {
-        let policy = &entry.settings.policy;
+        let policy = &target.entry.settings.policy;
         if matches!(change, Change::Op(_)) {
             if !matches!(policy, Policy::Lattice(_)) {
                 let reason = "operations need a lattice keyspace with a replicated type".to_owned();
@@ -570,7 +559,7 @@ impl Node {
         let is_delete = matches!(change, Change::Delete { .. });
         match basis {
             Basis::Context(token) => {
-                let context = self.sealer.open(entry.id, key, token)?;
+                let context = self.sealer.open(target.entry.id, &target.key, token)?;
                 if let Some(ahead_ms) = context.stamp.and_then(|stamp| too_far_ahead(stamp, now)) {
                     return Err(Problem::ClockSkew { ahead_ms });
                 }

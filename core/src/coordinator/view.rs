@@ -7,8 +7,8 @@ use super::key_info;
 use crate::catalog::{DeleteSemantics, KeyspaceEntry, Policy};
 use crate::plugin::{PluginAnswer, PluginCall, PluginSibling};
 use crate::request::{Presence, Resolution, SiblingView, Want};
+use crate::target::Target;
 use crate::version::{Content, Fragments, KeyState, Register, Siblings, Stamp};
-use bytes::Bytes;
 
 /// What is shown.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,11 +47,11 @@ pub(super) fn shown(siblings: &Siblings) -> Vec<SiblingView> {
 }
 
 /// What a get of `state` answers.
-pub(super) fn view(entry: &KeyspaceEntry, key: &Bytes, state: &KeyState, want: Want) -> Shown {
+pub(super) fn view(target: &Target, state: &KeyState, want: Want) -> Shown {
     match state {
-        KeyState::Causal(siblings) => causal(entry, key, siblings, want),
+        KeyState::Causal(siblings) => causal(target, siblings, want),
         KeyState::Lww(register) => Shown::Now(lww(register)),
-        KeyState::Lattice(fragments) => lattice(entry, key, fragments, want),
+        KeyState::Lattice(fragments) => lattice(target, fragments, want),
     }
 }
 
@@ -109,7 +109,8 @@ fn candidates(entry: &KeyspaceEntry, siblings: &Siblings) -> Vec<SiblingView> {
     }
 }
 
-fn causal(entry: &KeyspaceEntry, key: &Bytes, siblings: &Siblings, want: Want) -> Shown {
+fn causal(target: &Target, siblings: &Siblings, want: Want) -> Shown {
+    let entry = &target.entry;
     if siblings.is_empty() {
         // Seen something, and all of it is gone: never so for a stored state, harmless if it is.
         return Shown::Now(nothing());
@@ -140,7 +141,7 @@ fn causal(entry: &KeyspaceEntry, key: &Bytes, siblings: &Siblings, want: Want) -
                     content_type: sibling.content_type,
                 })
                 .collect();
-            Shown::Ask(PluginCall::Resolve { key: key_info(entry, key), siblings })
+            Shown::Ask(PluginCall::Resolve { key: key_info(target), siblings })
         }
         _ => Shown::Now(View {
             presence: Presence::Found,
@@ -193,7 +194,7 @@ fn last_dots(fragment: &crate::version::Fragment) -> Vec<crate::id::Dot> {
     dots
 }
 
-fn lattice(entry: &KeyspaceEntry, key: &Bytes, fragments: &Fragments, want: Want) -> Shown {
+fn lattice(target: &Target, fragments: &Fragments, want: Want) -> Shown {
     if fragments.is_empty() {
         let presence = if fragments.is_unwritten() { Presence::NotFound } else { Presence::Deleted };
         return Shown::Now(View { presence, ..nothing() });
@@ -205,5 +206,5 @@ fn lattice(entry: &KeyspaceEntry, key: &Bytes, fragments: &Fragments, want: Want
         return Shown::Now(View { presence: Presence::Found, siblings, resolution });
     }
     let states = fragments.iter().map(|fragment| fragment.value.clone()).collect();
-    Shown::Ask(PluginCall::Merge { key: key_info(entry, key), states })
+    Shown::Ask(PluginCall::Merge { key: key_info(target), states })
 }

@@ -7,21 +7,20 @@
 //! In: keys with siblings. Out: reads at a majority, then puts. Absent: lattices, whose joins mint
 //! no dot and need none of this.
 
-use super::Reading;
 use super::get::Goal;
 use super::put::Change;
-use crate::catalog::{KeyspaceEntry, Policy};
+use super::{Admitted, Reading};
+use crate::catalog::Policy;
 use crate::event::{Effect, Effects, Notice};
-use crate::id::{KeyspaceId, Millis};
+use crate::id::{Millis, NodeId};
 use crate::node::{Node, Origin, Timer};
 use crate::plugin::PluginAnswer;
 use crate::replica::Slot;
-use crate::ring::token;
 use crate::storage_key;
+use crate::target::Target;
 use crate::version::{Context, KeyState, Receipt};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// Automatic resolutions of a key without a client write (R11).
 const GENERATIONS_MAX: u32 = 8;
@@ -40,55 +39,38 @@ pub(crate) struct WriteBacks {
 
 impl Node {
     /// A slot's state may hold siblings that this node is to settle.
-    pub(crate) fn schedule_write_back(&mut self, now: Millis, storage_key: &Bytes, slot: &Slot) {
-        if let (Some(state @ KeyState::Causal(siblings)), Policy::Resolver(_)) =
-            (&slot.state, &slot.entry.settings.policy)
+    pub(crate) fn schedule_write_back(&mut self, now: Millis, slot: &Slot) {
+        if let Some(state @ KeyState::Causal(siblings)) = &slot.state
             && siblings.len() > 1
         {
-            self.schedule(now, storage_key, &slot.entry, &slot.key, state);
+            self.conflict_seen(now, &slot.target, state);
         }
     }
 
-    /// A read has shown a conflict.
-    pub(super) fn conflict_seen(
-        &mut self,
-        now: Millis,
-        entry: &Arc<KeyspaceEntry>,
-        key: &Bytes,
-        state: &KeyState,
-    ) {
-        if matches!(entry.settings.policy, Policy::Resolver(_)) {
-            let storage_key = storage_key::object(entry.id, key);
-            self.schedule(now, &storage_key, entry, key, state);
-        }
-    }
-
-    fn schedule(
-        &mut self,
-        now: Millis,
-        storage_key: &Bytes,
-        entry: &KeyspaceEntry,
-        key: &Bytes,
-        state: &KeyState,
-    ) {
-        let Some(delay_ms) = entry.settings.write_back_delay_ms else { return };
-        if !self.is_owner(entry.id, entry.settings.n, key) || self.write_backs.due.len() >= DUE_MAX {
+    /// A key holds siblings.
+    pub(super) fn conflict_seen(&mut self, now: Millis, target: &Target, state: &KeyState) {
+        let settings = &target.entry.settings;
+        let (Policy::Resolver(_), Some(delay_ms)) = (&settings.policy, settings.write_back_delay_ms) else {
+            return;
+        };
+        let primaries = self.ring.primaries(target.token, target.n());
+        if !self.is_owner(&primaries) || self.write_backs.due.len() >= DUE_MAX {
             return;
         }
         // After the last client write, by its stamp, as far as it is not ahead of our clock.
         let last_write = Millis(state.stamp().millis.min(now.0));
         let at = last_write.after(u64::from(delay_ms)).max(now);
+        let storage_key = target.storage_key.clone();
         if let Some(before) = self.write_backs.due.insert(storage_key.clone(), at) {
             self.write_backs.order.remove(&(before, storage_key.clone()));
         }
-        self.write_backs.order.insert((at, storage_key.clone()));
+        self.write_backs.order.insert((at, storage_key));
         self.set_timer(at, Timer::WriteBack);
     }
 
     /// The first primary that can be reached, never a stand-in.
-    fn is_owner(&self, keyspace: KeyspaceId, n: u32, key: &Bytes) -> bool {
-        let primaries = self.ring.primaries(token(keyspace, key), n as usize);
-        primaries.into_iter().find(|node| self.is_reachable(*node)) == Some(self.config.node)
+    fn is_owner(&self, primaries: &[NodeId]) -> bool {
+        primaries.iter().find(|node| self.is_reachable(**node)) == Some(&self.config.node)
     }
 
     /// Begins the reads of keys that are due.
@@ -102,11 +84,13 @@ impl Node {
             self.write_backs.due.remove(&storage_key);
             let Some((keyspace, key)) = storage_key::parse_object(&storage_key) else { continue };
             let Some(entry) = self.keyspaces.by_id(keyspace) else { continue };
-            let resolver = matches!(entry.settings.policy, Policy::Resolver(_));
-            if resolver && self.is_owner(keyspace, entry.settings.n, &key) {
-                let majority = entry.settings.n / 2 + 1;
+            let target = Target::new(entry, &key);
+            let primaries = self.ring.primaries(target.token, target.n());
+            if matches!(target.entry.settings.policy, Policy::Resolver(_)) && self.is_owner(&primaries) {
+                let needed = target.entry.settings.n / 2 + 1;
                 let deadline = now.after(self.config.timeout_ms);
-                self.begin_read(now, Origin::Owner, entry, key, Goal::WriteBack, majority, deadline, effects);
+                let admitted = Admitted { origin: Origin::Owner, target, needed, deadline, primaries };
+                self.begin_read(now, admitted, Goal::WriteBack, effects);
             }
         }
         self.set_timer(now.after(1), Timer::WriteBack);
@@ -121,9 +105,10 @@ impl Node {
         effects: &mut Effects,
     ) {
         let KeyState::Causal(siblings) = &reading.merged else { return };
-        let (entry, key) = (reading.entry.clone(), reading.key.clone());
+        let target = reading.target.clone();
+        let entry = target.entry.clone();
         let Some(plugin) = entry.settings.policy.plugin() else { return };
-        let storage_key = storage_key::object(entry.id, &key);
+        let storage_key = target.storage_key.clone();
         // Reset by any client write among the siblings.
         let receipts: Option<Vec<u32>> = siblings
             .iter()
@@ -133,7 +118,10 @@ impl Node {
         if generation > GENERATIONS_MAX {
             if self.write_backs.tripped.insert(storage_key) {
                 self.counters.breakers += 1;
-                effects.push(Effect::Notice(Notice::BreakerTripped { keyspace: entry.name.clone(), key }));
+                effects.push(Effect::Notice(Notice::BreakerTripped {
+                    keyspace: entry.name.clone(),
+                    key: target.key,
+                }));
             }
             return;
         }
@@ -150,12 +138,13 @@ impl Node {
             _ => return,
         };
         let context = Context { seen: siblings.seen().clone(), stamp: None };
-        self.begin_owner_write(now, entry, key, context, change, effects);
+        self.begin_owner_write(now, target, context, change, effects);
     }
 
     /// A resolution is stored at a majority.
-    pub(super) fn wrote_back(&mut self, entry: &KeyspaceEntry, key: &Bytes, effects: &mut Effects) {
+    pub(super) fn wrote_back(&mut self, target: &Target, effects: &mut Effects) {
         self.counters.write_backs += 1;
-        effects.push(Effect::Notice(Notice::WroteBack { keyspace: entry.name.clone(), key: key.clone() }));
+        let (keyspace, key) = (target.entry.name.clone(), target.key.clone());
+        effects.push(Effect::Notice(Notice::WroteBack { keyspace, key }));
     }
 }
