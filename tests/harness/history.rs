@@ -1,0 +1,242 @@
+//! What clients asked and were told, and what the omniscient world saw of it in states.
+//!
+//! ```text
+//!   clients ──▶ ops: what, which key, what it had seen ──▶ answers, acknowledgements
+//!   states  ──▶ dots: of which op, with which content     (every state written or sent)
+//! ```
+//!
+//! In: the run, as it goes. Out: facts for the properties. What a client had *seen* is recorded
+//! from what it was shown, never decoded from the server's contexts: a context that claims too
+//! much is a bug to be found. Only deletes are taken from contexts, for nobody is shown them.
+//! Absent: judgement.
+
+use bytes::Bytes;
+use merganser_core::catalog::Policy;
+use merganser_core::id::{Dot, KeyspaceId, RequestId};
+use merganser_core::version::{DotSet, Stamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Index of a key.
+pub type KeyIndex = usize;
+/// Index of a logical request of a client; its retries belong to it.
+pub type OpIndex = usize;
+
+/// A key of the run.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Name of its keyspace.
+    pub keyspace: String,
+    /// Id of its keyspace.
+    pub keyspace_id: KeyspaceId,
+    /// How its conflicts are settled.
+    pub policy: Policy,
+    /// A delete wins over what it did not see.
+    pub delete_wins: bool,
+    /// The key.
+    pub key: Bytes,
+    /// Where storage keeps it.
+    pub storage_key: Bytes,
+    /// Replicas.
+    pub n: usize,
+    /// Only one client writes it.
+    pub solo: Option<usize>,
+}
+
+/// What a client asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// A read.
+    Get,
+    /// A put of a value that holds these writes.
+    Put(Bytes, Vec<u64>),
+    /// A delete.
+    Delete,
+    /// An operation that adds an amount.
+    Apply(u64),
+    /// A projection.
+    Query,
+}
+
+/// What a client had seen of a key when it asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// Dots it was shown or told, and deletes.
+    pub dots: Vec<Dot>,
+    /// Writes in lattice values it was shown.
+    pub ids: BTreeSet<u64>,
+    /// The highest stamp.
+    pub stamp: Stamp,
+}
+
+/// A logical request.
+#[derive(Clone, Debug)]
+pub struct Op {
+    /// Whose.
+    pub client: usize,
+    /// Of which key.
+    pub key: KeyIndex,
+    /// What.
+    pub what: What,
+    /// What its context covers.
+    pub seen: Seen,
+    /// When it was first sent.
+    pub begun_us: u64,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// How often the answer was that nothing was stored.
+    pub refused: u32,
+    /// Dots it was told.
+    pub dots: Vec<Dot>,
+    /// Told OK.
+    pub acknowledged: bool,
+}
+
+impl Op {
+    /// Nothing of it may ever be seen.
+    pub fn was_refused(&self) -> bool {
+        self.attempts > 0 && self.refused == self.attempts
+    }
+}
+
+/// A write as states show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DotFact {
+    /// Of which key.
+    pub key: KeyIndex,
+    /// Of which client's request; None for a stored resolution.
+    pub op: Option<OpIndex>,
+    /// None: a delete.
+    pub value: Option<Bytes>,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// What a resolution was made from; empty for a client's write.
+    pub merged_from: Vec<Dot>,
+}
+
+/// An OK to a write.
+#[derive(Clone, Debug)]
+pub struct Acknowledgement {
+    /// Of which request.
+    pub op: OpIndex,
+    /// The write.
+    pub dot: Dot,
+    /// When.
+    pub at_us: u64,
+    /// W.
+    pub needed: u32,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Keys of the run.
+    pub keys: Vec<Key>,
+    /// Requests.
+    pub ops: Vec<Op>,
+    /// Writes that some state showed.
+    pub dots: BTreeMap<Dot, DotFact>,
+    /// For each write, the writes that had seen it.
+    pub superseders: BTreeMap<Dot, Vec<Dot>>,
+    /// Which writes put a value with this id.
+    pub writers: BTreeMap<u64, Vec<OpIndex>>,
+    /// Dots of lattice puts and operations, from replies.
+    pub told: BTreeMap<Dot, OpIndex>,
+    /// OKs.
+    pub acknowledgements: Vec<Acknowledgement>,
+    /// Deletes by key, in causal keyspaces.
+    tombstones: BTreeMap<KeyIndex, Vec<Dot>>,
+    /// When a disk was lost for good, if one was.
+    pub disk_lost_at_us: Option<u64>,
+}
+
+impl History {
+    /// Of these keys, before anything was asked.
+    pub fn of(keys: Vec<Key>) -> History {
+        History { keys, ..History::default() }
+    }
+
+    /// The request id of an op: it says which op it is.
+    pub fn request_id(op: OpIndex) -> RequestId {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&(op as u64 + 1).to_be_bytes());
+        id[8..].copy_from_slice(b"simulate");
+        RequestId(id)
+    }
+
+    /// The op of a request id.
+    pub fn op_of(&self, id: RequestId) -> Option<OpIndex> {
+        let mut first = [0; 8];
+        first.copy_from_slice(&id.0[..8]);
+        let op = usize::try_from(u64::from_be_bytes(first).checked_sub(1)?).ok()?;
+        (op < self.ops.len() && History::request_id(op) == id).then_some(op)
+    }
+
+    /// The id that the op's own value would carry.
+    pub fn write_id(op: OpIndex) -> u64 {
+        op as u64 + 1
+    }
+
+    /// A new request.
+    pub fn begin(&mut self, op: Op) -> OpIndex {
+        let index = self.ops.len();
+        if let What::Put(_, ids) = &op.what {
+            ids.iter().for_each(|id| self.writers.entry(*id).or_default().push(index));
+        }
+        self.ops.push(op);
+        index
+    }
+
+    /// A write that a state shows for the first time.
+    pub fn learn(&mut self, dot: Dot, fact: DotFact) {
+        let seen = match fact.op {
+            Some(op) => &self.ops[op].seen.dots,
+            None => &fact.merged_from,
+        };
+        for older in seen {
+            self.superseders.entry(*older).or_default().push(dot);
+        }
+        if fact.value.is_none() {
+            self.tombstones.entry(fact.key).or_default().push(dot);
+        }
+        self.dots.insert(dot, fact);
+    }
+
+    /// Deletes of a key that a context covers.
+    pub fn deletes_within(&self, key: KeyIndex, context: &DotSet) -> Vec<Dot> {
+        let deletes = self.tombstones.get(&key).map_or(&[][..], Vec::as_slice);
+        deletes.iter().copied().filter(|dot| context.contains(*dot)).collect()
+    }
+
+    /// What a write had seen.
+    pub fn seen_by(&self, dot: Dot) -> &[Dot] {
+        match self.dots.get(&dot) {
+            Some(DotFact { op: Some(op), .. }) => &self.ops[*op].seen.dots,
+            Some(fact) => &fact.merged_from,
+            None => &[],
+        }
+    }
+
+    /// Everything that can be reached from `roots` over "had seen".
+    pub fn reach(&self, roots: impl Iterator<Item = Dot>) -> BTreeSet<Dot> {
+        let mut reached = BTreeSet::new();
+        let mut open: Vec<Dot> = roots.collect();
+        while let Some(dot) = open.pop() {
+            if reached.insert(dot) {
+                open.extend_from_slice(self.seen_by(dot));
+            }
+        }
+        reached
+    }
+
+    /// How a write is called in reports.
+    pub fn name(&self, dot: Dot) -> String {
+        match self.dots.get(&dot) {
+            Some(DotFact { op: Some(op), value, .. }) => {
+                let what = if value.is_some() { "put" } else { "delete" };
+                format!("{dot} ({what} by c{} as op {op})", self.ops[*op].client)
+            }
+            Some(fact) => format!("{dot} (resolution of {:?})", fact.merged_from),
+            None => format!("{dot}"),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Proves that the cluster keeps its promises: a simulator over the production core and the
+//! production storage, and the properties that it watches.
+//!
+//! ```text
+//!   sim/       the world: nodes, network, disks, plugins, clients, faults; one clock, one seed
+//!   history    what clients asked and were told; what states showed
+//!   properties what must hold, one file each
+//!   bin/sim    many seeds, one seed with its trace, the known bugs
+//! ```
+//!
+//! How to run and read it: `docs/testing.md`. Absent: server, gRPC and Wasm, so that a run is one
+//! thread and one seed; real processes are tested apart.
+#![forbid(unsafe_code)]
+
+pub mod history;
+pub mod properties;
+pub mod sim;

@@ -1,0 +1,89 @@
+//! C1, no lost acknowledgement: what was acknowledged is in the merged final state, or
+//! reachable from it over "had seen".
+//!
+//! *causal* every acknowledged dot is reached from live versions and effective deletes over what
+//! their writers had been shown. *lww* it, or a version with a higher (stamp, dot), is the winner.
+//! *lattice* the joined value holds the write, unless a delete saw it (or, where deletes win, may
+//! have been concurrent with it). A write whose outcome is unknown may be in or out.
+
+use super::{Check, Final, broken};
+use crate::history::{History, KeyIndex, Op, What};
+use crate::sim::plugins;
+use merganser_core::version::KeyState;
+use std::collections::BTreeSet;
+
+pub(super) fn at_end(history: &History, end: &Final) -> Check {
+    let acknowledged = history.acknowledgements.iter().filter(|ack| history.ops[ack.op].key == end.key);
+    let spared = |ack: &&crate::history::Acknowledgement| {
+        // One copy on a disk that is gone is beyond what W=1 survives.
+        !(ack.needed < 2 && history.disk_lost_at_us.is_some_and(|at| ack.at_us <= at))
+    };
+    match &end.joined {
+        KeyState::Causal(siblings) => {
+            let deletes = history.deletes_within(end.key, siblings.seen());
+            let reached = history.reach(siblings.iter().map(|(dot, _)| *dot).chain(deletes));
+            for ack in acknowledged.filter(spared) {
+                if !reached.contains(&ack.dot) {
+                    let live: Vec<String> = siblings.iter().map(|(dot, _)| history.name(*dot)).collect();
+                    let text = format!("{} was acknowledged to op {}; ", history.name(ack.dot), ack.op);
+                    return broken("C1", text + &format!("only {live:?} are left, and none has seen it"));
+                }
+            }
+        }
+        KeyState::Lww(register) => {
+            for ack in acknowledged.filter(spared) {
+                let stamp = history.dots.get(&ack.dot).map(|fact| fact.stamp);
+                if stamp.is_none_or(|stamp| !register.covers(ack.dot, stamp)) {
+                    let winner = register.order();
+                    return broken(
+                        "C1",
+                        format!("{} {stamp:?} is not below {winner:?}", history.name(ack.dot)),
+                    );
+                }
+            }
+        }
+        KeyState::Lattice(fragments) => {
+            let mut held: BTreeSet<u64> = BTreeSet::new();
+            for fragment in fragments.iter() {
+                held.extend(ids_of(history, end.key, &fragment.value).unwrap_or_default());
+            }
+            for ack in acknowledged.filter(spared) {
+                let missing = written(&history.ops[ack.op], ack.op).into_iter().find(|id| !held.contains(id));
+                if let Some(id) = missing.filter(|id| !deleted(history, end.key, *id)) {
+                    return broken(
+                        "C1",
+                        format!("write {id} ({} of op {}) is in no fragment of {held:?}", ack.dot, ack.op),
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The writes in a lattice value; of a counter, the operations. None if it is neither.
+pub(super) fn ids_of(history: &History, key: KeyIndex, value: &bytes::Bytes) -> Option<Vec<u64>> {
+    let stand_in = history.keys[key].policy.plugin().and_then(|plugin| plugins::StandIn::of(plugin.hash));
+    if stand_in == Some(plugins::StandIn::Counter) {
+        let operations = plugins::operations(value)?;
+        let of = |id: &[u8; 16]| history.op_of(merganser_core::id::RequestId(*id)).map(History::write_id);
+        return operations.keys().map(of).collect();
+    }
+    plugins::ids(value)
+}
+
+/// The writes that an op joins in.
+pub(super) fn written(op: &Op, index: usize) -> Vec<u64> {
+    match &op.what {
+        What::Put(_, ids) => ids.clone(),
+        What::Apply(_) => vec![History::write_id(index)],
+        What::Get | What::Query | What::Delete => Vec::new(),
+    }
+}
+
+fn deleted(history: &History, key: KeyIndex, id: u64) -> bool {
+    let wins = history.keys[key].delete_wins;
+    history.ops.iter().any(|op| {
+        op.key == key && op.what == What::Delete && !op.was_refused() && (wins || op.seen.ids.contains(&id))
+    })
+}

@@ -1,0 +1,46 @@
+//! C4, no resurrection: once a write that had seen X is known somewhere, X is not live there.
+//!
+//! In: every state that is written or sent, and the final ones. A state knows what its context
+//! covers; "had seen" is what the writer's client was shown. In lattices a delete takes what it
+//! saw as a whole, and values survive whole if one unseen write is in them (R8): so nothing may be
+//! left once an acknowledged delete saw every write that is left.
+
+use super::{Check, Final, broken, c1_no_lost_ack::ids_of};
+use crate::history::{History, What};
+use merganser_core::version::KeyState;
+use std::collections::BTreeSet;
+
+pub(super) fn on_state(history: &History, state: &KeyState) -> Check {
+    let KeyState::Causal(siblings) = state else { return Ok(()) };
+    for (dot, _) in siblings.iter() {
+        let seen_by = history.superseders.get(dot).map_or(&[][..], Vec::as_slice);
+        if let Some(later) = seen_by.iter().find(|later| siblings.seen().contains(**later)) {
+            let live = siblings.iter().any(|(other, _)| other == later);
+            let property = if live { "C5" } else { "C4" };
+            let (old, new) = (history.name(*dot), history.name(*later));
+            return broken(property, format!("{old} is live where {new}, which had seen it, is known"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn at_end(history: &History, end: &Final) -> Check {
+    on_state(history, &end.joined)?;
+    let KeyState::Lattice(fragments) = &end.joined else { return Ok(()) };
+    let mut held: BTreeSet<u64> = BTreeSet::new();
+    for fragment in fragments.iter() {
+        held.extend(ids_of(history, end.key, &fragment.value).unwrap_or_default());
+    }
+    // A write that was sent twice may have a second dot that the delete did not see.
+    let once = |id: &u64| {
+        let writers = history.writers.get(id).map_or(&[][..], Vec::as_slice);
+        writers.len() == 1 && writers.iter().all(|op| history.ops[*op].attempts == 1)
+    };
+    for (index, op) in history.ops.iter().enumerate() {
+        let deletes = op.key == end.key && op.what == What::Delete && op.acknowledged;
+        if deletes && !held.is_empty() && held.iter().all(|id| once(id) && op.seen.ids.contains(id)) {
+            return broken("C4", format!("op {index} deleted what it saw, and {held:?} is back"));
+        }
+    }
+    Ok(())
+}

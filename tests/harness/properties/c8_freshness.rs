@@ -1,0 +1,35 @@
+//! C8, freshness: with R + W > N, a read that began after an acknowledged write sees it, or what
+//! saw or beat it.
+//!
+//! In: OKs, and what a read's context covers. Strict quorums only; reads that began before a disk
+//! was lost for good are the last that this holds for, until repair has run.
+
+use super::{Check, broken};
+use crate::history::{History, OpIndex};
+use merganser_core::version::{Context, Stamp};
+
+/// A read at `needed` replicas that began at `begun_us` and came back with `context`.
+pub fn on_read(history: &History, op: OpIndex, begun_us: u64, needed: u32, context: &Context) -> Check {
+    if history.disk_lost_at_us.is_some() {
+        return Ok(());
+    }
+    let key = history.ops[op].key;
+    let n = history.keys[key].n as u32;
+    for ack in history.acknowledgements.iter().filter(|ack| history.ops[ack.op].key == key) {
+        if ack.at_us >= begun_us || ack.needed + needed <= n {
+            continue;
+        }
+        let fact = history.dots.get(&ack.dot);
+        let covered = match context.stamp {
+            Some(stamp) => fact.is_none_or(|fact| fact.stamp <= stamp),
+            None => context.seen.contains(ack.dot),
+        };
+        if !covered {
+            let stamp = fact.map_or(Stamp::default(), |fact| fact.stamp);
+            let text =
+                format!("op {op} read at R={needed} and did not see {} {stamp:?}", history.name(ack.dot));
+            return broken("C8", text + &format!(", acknowledged at W={} before it began", ack.needed));
+        }
+    }
+    Ok(())
+}

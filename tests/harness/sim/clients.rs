@@ -1,0 +1,493 @@
+//! Clients: each sends one request at a time, remembers what it was shown, and repeats what it
+//! does not know the outcome of, with the same id, through any node.
+//!
+//! In: replies of nodes, or none. Out: requests, the history, checks at the instant of a reply. An OK
+//! counts from the moment a node gives it, whether or not the client still waits. Absent: what to
+//! ask (`workload.rs`).
+
+use super::machine::Machine;
+use super::plugins::StandIn;
+use super::trace::hash_bytes;
+use super::workload::{self, Memory};
+use super::world::{Due, World};
+use crate::history::{Acknowledgement, History, KeyIndex, Op, OpIndex, Seen, What};
+use crate::properties::{
+    Check, broken, c2_durable_at_ack, c3_dot_uniqueness, c5_no_false_concurrency, c8_freshness,
+    c9_no_phantom, c10_lww_maximum,
+};
+use bytes::Bytes;
+use merganser_core::catalog::Policy;
+use merganser_core::event::Event;
+use merganser_core::id::{ClientTicket, Dot};
+use merganser_core::request::{
+    GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution, Want, WriteReply,
+};
+use merganser_core::version::{Context, Stamp};
+
+/// How often a request is sent at most.
+const ATTEMPTS_MAX: u32 = 6;
+/// How much longer than its node a client waits.
+const PATIENCE_US: u64 = 200_000;
+
+/// A client.
+pub(super) struct Client {
+    /// What it was last told of each key.
+    remembers: Vec<Option<Memory>>,
+    /// The attempt that it waits for.
+    waits_for: Option<u64>,
+    /// What it will send again.
+    again: Option<(OpIndex, Request)>,
+    /// The keys that it alone writes hold one value, as far as it knows.
+    certain: bool,
+    pub(super) finished: bool,
+}
+
+impl Client {
+    pub(super) fn new(keys: usize) -> Client {
+        Client { remembers: vec![None; keys], waits_for: None, again: None, certain: true, finished: false }
+    }
+}
+
+/// A request on its way; its ticket is its index.
+pub(super) struct Attempt {
+    pub(super) op: OpIndex,
+    /// None: a final read of the world itself.
+    pub(super) client: Option<usize>,
+    pub(super) begun_us: u64,
+    pub(super) answered: bool,
+    request: Request,
+}
+
+impl World {
+    pub(super) fn clients_are_done(&self) -> bool {
+        self.clients.iter().all(|client| client.finished)
+    }
+
+    /// A client sends its next request, or the last one again.
+    pub(super) fn client_goes_on(&mut self, client: usize) -> Check {
+        if let Some((op, request)) = self.clients[client].again.take() {
+            self.count("retry");
+            return self.attempt(Some(client), op, request);
+        }
+        if self.ops_left == 0 || !self.trouble {
+            self.clients[client].finished = true;
+            return Ok(());
+        }
+        self.ops_left -= 1;
+        let remembers = &self.clients[client].remembers;
+        let plan = workload::plan(&self.options, &mut self.client_dice, &self.history, client, remembers);
+        let op = self.history.begin(Op {
+            client,
+            key: plan.key,
+            what: plan.what.clone(),
+            seen: plan.seen,
+            begun_us: self.now_us,
+            attempts: 0,
+            refused: 0,
+            dots: Vec::new(),
+            acknowledged: false,
+        });
+        let request_id = History::request_id(op);
+        let operation = match plan.what {
+            What::Get => Operation::Get { want: if plan.siblings { Want::Siblings } else { Want::Resolved } },
+            What::Put(value, _) => {
+                Operation::Put { value, content_type: None, basis: plan.basis, request_id }
+            }
+            What::Delete => Operation::Delete { basis: plan.basis, request_id },
+            What::Apply(amount) => Operation::Apply { op: super::plugins::add(amount), request_id },
+            What::Query => Operation::Query { path: Bytes::new() },
+        };
+        let timeout_ms = self.client_dice.between(20, 800);
+        let request = self.request(plan.key, plan.level, timeout_ms, operation);
+        self.attempt(Some(client), op, request)
+    }
+
+    pub(super) fn request(
+        &self,
+        key: KeyIndex,
+        level: Level,
+        timeout_ms: u64,
+        operation: Operation,
+    ) -> Request {
+        let facts = &self.history.keys[key];
+        Request {
+            keyspace: facts.keyspace.clone(),
+            key: facts.key.clone(),
+            level,
+            timeout_ms: Some(timeout_ms),
+            operation,
+        }
+    }
+
+    /// Sends a request to any node.
+    fn attempt(&mut self, client: Option<usize>, op: OpIndex, request: Request) -> Check {
+        let node = self.client_dice.below(self.machines.len() as u64) as usize;
+        self.attempt_at(node, client, op, request)
+    }
+
+    pub(super) fn attempt_at(
+        &mut self,
+        node: usize,
+        client: Option<usize>,
+        op: OpIndex,
+        request: Request,
+    ) -> Check {
+        let ticket = self.attempts.len() as u64;
+        let patience_us = request.timeout_ms.unwrap_or(1_000) * 1000 + PATIENCE_US;
+        self.history.ops[op].attempts += 1;
+        let name = &self.machines[node].name;
+        self.trace.note(self.now_us, "->", [client.unwrap_or(99) as u64, op as u64, node as u64], || {
+            let who = client.map_or("audit".to_string(), |client| format!("c{client}"));
+            format!("{who} op{op} at {name}: {} {:?} {:?}", request.keyspace, request.key, request.operation)
+        });
+        self.attempts.push(Attempt {
+            op,
+            client,
+            begun_us: self.now_us,
+            answered: false,
+            request: request.clone(),
+        });
+        if let Some(client) = client {
+            self.clients[client].waits_for = Some(ticket);
+            self.schedule(patience_us, Due::GiveUp { client, ticket });
+        }
+        match &self.machines[node].process {
+            Some(process) => {
+                let boot = process.boot;
+                let event = Event::Client { ticket: ClientTicket(ticket), request };
+                self.schedule(1, Due::Tell { node, boot, event });
+                Ok(())
+            }
+            // Nobody listens: that is known at once, and nothing was stored.
+            None => {
+                self.count("connection refused");
+                self.attempts[ticket as usize].answered = true;
+                self.history.ops[op].refused += 1;
+                self.proceed(ticket, false);
+                Ok(())
+            }
+        }
+    }
+
+    /// A client does not know what became of its request.
+    pub(super) fn client_gives_up(&mut self, client: usize, ticket: u64) -> Check {
+        if self.clients[client].waits_for != Some(ticket) {
+            return Ok(());
+        }
+        let op = self.attempts[ticket as usize].op;
+        self.trace.note(self.now_us, "??", [client as u64, op as u64, 0], || format!("c{client} op{op}"));
+        self.count("gave up");
+        self.doubt(op);
+        self.proceed(ticket, true);
+        Ok(())
+    }
+
+    /// The outcome of a write of a key's only client is unknown: what it sees next may be two.
+    fn doubt(&mut self, op: OpIndex) {
+        let Op { client, key, .. } = self.history.ops[op];
+        if self.history.keys[key].solo == Some(client) && self.is_write(op) {
+            self.clients[client].certain = false;
+        }
+    }
+
+    fn is_write(&self, op: OpIndex) -> bool {
+        !matches!(self.history.ops[op].what, What::Get | What::Query)
+    }
+
+    /// The client of an attempt that is over goes on: with the same request, or with another.
+    fn proceed(&mut self, ticket: u64, try_again: bool) {
+        let attempt = &self.attempts[ticket as usize];
+        let (op, Some(client)) = (attempt.op, attempt.client) else { return };
+        if self.clients[client].waits_for != Some(ticket) {
+            return;
+        }
+        self.clients[client].waits_for = None;
+        let tries = self.history.ops[op].attempts;
+        let again = try_again && tries < ATTEMPTS_MAX && self.client_dice.chance(self.options.retry_permille);
+        if again {
+            let request = self.attempts[ticket as usize].request.clone();
+            self.clients[client].again = Some((op, request));
+        }
+        let think = self.client_dice.below(self.options.think_us_max);
+        self.schedule(think, Due::Client { client });
+    }
+
+    /// A node gives an outcome.
+    pub(super) fn reply(&mut self, node: usize, ticket: ClientTicket, outcome: Outcome) -> Check {
+        let Some(attempt) = self.attempts.get_mut(ticket.0 as usize) else {
+            return broken("C14", format!("a reply to nobody: {outcome:?}"));
+        };
+        if attempt.answered {
+            return broken("C14", format!("op {} is answered twice: {outcome:?}", attempt.op));
+        }
+        attempt.answered = true;
+        let (op, begun_us, client) = (attempt.op, attempt.begun_us, attempt.client);
+        let name = &self.machines[node].name;
+        self.trace.note(
+            self.now_us,
+            "<-",
+            [client.unwrap_or(99) as u64, op as u64, outcome_number(&outcome)],
+            || {
+                let who = client.map_or("audit".to_string(), |client| format!("c{client}"));
+                format!("{who} op{op} by {name}: {outcome:?}")
+            },
+        );
+        self.count(outcome_name(&outcome));
+        let remember = match outcome {
+            Outcome::Wrote(reply) => self.on_wrote(op, begun_us, &reply)?,
+            Outcome::Got(reply) => self.on_got(op, begun_us, &reply)?,
+            Outcome::Queried(reply) => self.on_queried(op, begun_us, &reply)?,
+            Outcome::Failed(problem) => {
+                let unknown = self.on_failed(op, &problem)?;
+                self.proceed(ticket.0, unknown);
+                return Ok(());
+            }
+        };
+        let key = self.history.ops[op].key;
+        // Some clients go on with what they knew before: contexts may be old.
+        if let Some(client) = client {
+            let waits = self.clients[client].waits_for == Some(ticket.0);
+            let solo = self.history.keys[key].solo.is_some();
+            if waits && (solo || self.client_dice.chance(850)) {
+                self.clients[client].remembers[key] = Some(remember);
+            } else if !waits {
+                self.doubt(op);
+            }
+        }
+        self.proceed(ticket.0, false);
+        Ok(())
+    }
+
+    fn open(&self, key: KeyIndex, token: &Bytes) -> Result<Context, crate::properties::Violation> {
+        let facts = &self.history.keys[key];
+        self.sealer.open(facts.keyspace_id, &facts.key, token).map_err(|problem| {
+            crate::properties::Violation {
+                property: "C5",
+                text: format!("a context that a node gave does not open: {problem}"),
+            }
+        })
+    }
+
+    fn on_wrote(
+        &mut self,
+        op: OpIndex,
+        _begun_us: u64,
+        reply: &WriteReply,
+    ) -> Result<Memory, crate::properties::Violation> {
+        let key = self.history.ops[op].key;
+        c3_dot_uniqueness::on_told(&mut self.history, reply.dot, op)?;
+        let context = self.open(key, &reply.context)?;
+        let stamp = self.history.dots.get(&reply.dot).map_or(Stamp::default(), |fact| fact.stamp);
+        let policy = self.history.keys[key].policy.clone();
+        if policy == Policy::Lww {
+            c10_lww_maximum::on_ack(&self.history, op, reply.dot)?;
+            if context.stamp != Some(stamp) {
+                broken("C10", format!("op {op} has {stamp:?} and its context says {:?}", context.stamp))?;
+            }
+        }
+        self.check_durable(key, reply, stamp)?;
+        let facts = &mut self.history.ops[op];
+        facts.acknowledged = true;
+        facts.dots.push(reply.dot);
+        let mut seen = facts.seen.clone();
+        if policy != Policy::Lww {
+            c5_no_false_concurrency::on_context(op, &seen.dots, &context.seen)?;
+        }
+        c5_no_false_concurrency::on_context(op, &[reply.dot], &context.seen)?;
+        match &facts.what {
+            What::Put(_, ids) => seen.ids.extend(ids),
+            What::Apply(_) => {
+                seen.ids.insert(History::write_id(op));
+            }
+            What::Get | What::Query | What::Delete => {}
+        }
+        seen.dots.push(reply.dot);
+        seen.stamp = seen.stamp.max(stamp);
+        self.history.acknowledgements.push(Acknowledgement {
+            op,
+            dot: reply.dot,
+            at_us: self.now_us,
+            needed: reply.acks.needed,
+        });
+        Ok(Memory { token: reply.context.clone(), seen })
+    }
+
+    /// C2, at the instant of OK.
+    fn check_durable(&mut self, key: KeyIndex, reply: &WriteReply, stamp: Stamp) -> Check {
+        if self.history.disk_lost_at_us.is_some_and(|at| self.now_us < at + 2_000_000) {
+            // A copy that was counted may have been on the disk that is gone.
+            return Ok(());
+        }
+        let storage_key = self.history.keys[key].storage_key.clone();
+        let of = |machine: &Machine, state| (machine.name.clone(), state);
+        let live: Vec<_> = self.machines.iter().filter(|machine| machine.process.is_some()).collect();
+        let mut holders: Vec<_> =
+            live.iter().map(|m| of(m, m.durable_state(&self.options, &storage_key))).collect();
+        let needed = reply.acks.needed;
+        if c2_durable_at_ack::on_ack(reply.dot, stamp, needed, &holders, "live").is_err() {
+            // Copies on machines that have died since they acknowledged count as well.
+            let dead = self.machines.iter().filter(|machine| machine.process.is_none());
+            holders.extend(dead.map(|m| of(m, m.durable_state(&self.options, &storage_key))));
+            c2_durable_at_ack::on_ack(reply.dot, stamp, needed, &holders, "all")?;
+        }
+        if self.options.image_one_in > 0 && self.dice.below(self.options.image_one_in) == 0 {
+            let seed = self.dice.next();
+            let images: Vec<_> = self
+                .machines
+                .iter()
+                .map(|m| of(m, m.state_after_power_loss(&self.options, &storage_key, seed)))
+                .collect();
+            c2_durable_at_ack::on_ack(reply.dot, stamp, needed, &images, "after a power loss")?;
+            self.count("acknowledgement verified after a power loss");
+        }
+        Ok(())
+    }
+
+    fn on_got(
+        &mut self,
+        op: OpIndex,
+        begun_us: u64,
+        reply: &GetReply,
+    ) -> Result<Memory, crate::properties::Violation> {
+        let key = self.history.ops[op].key;
+        let context = self.open(key, &reply.context)?;
+        c8_freshness::on_read(&self.history, op, begun_us, reply.acks.needed, &context)?;
+        let policy = self.history.keys[key].policy.clone();
+        let mut seen = Seen { stamp: context.stamp.unwrap_or_default(), ..Seen::default() };
+        for sibling in &reply.siblings {
+            if let Some(value) = &sibling.content {
+                c9_no_phantom::on_value(&self.history, key, value)?;
+                if let Policy::Lattice(plugin) = &policy {
+                    seen.ids.extend(ids_in(&self.history, StandIn::of(plugin.hash), value));
+                }
+            }
+            if !matches!(policy, Policy::Lattice(_)) {
+                seen.dots.extend_from_slice(&sibling.dots);
+            }
+        }
+        c5_no_false_concurrency::on_context(op, &seen.dots, &context.seen)?;
+        self.check_presence(op, reply)?;
+        let superseded = |dot: &Dot| self.history.superseders.get(dot).map_or(&[][..], Vec::as_slice);
+        let older =
+            seen.dots.iter().find(|dot| superseded(dot).iter().any(|later| seen.dots.contains(later)));
+        if let Some(dot) = older {
+            broken("C4", format!("op {op} is shown {} beside what had seen it", self.history.name(*dot)))?;
+        }
+        match &reply.resolution {
+            Resolution::Resolved { .. } => self.count("view resolved"),
+            Resolution::Unresolved { .. } => self.count("view unresolved"),
+            Resolution::Siblings => self.count("view siblings"),
+            Resolution::NoneNeeded => {}
+        }
+        if let (Some(owner), true) = (self.history.keys[key].solo, self.clients[0].certain) {
+            let values = reply.siblings.iter().filter(|sibling| sibling.content.is_some()).count();
+            if owner == self.history.ops[op].client {
+                c5_no_false_concurrency::on_solo_read(op, values)?;
+            }
+        }
+        for dot in self.history.deletes_within(key, &context.seen) {
+            if !seen.dots.contains(&dot) {
+                seen.dots.push(dot);
+            }
+        }
+        Ok(Memory { token: reply.context.clone(), seen })
+    }
+
+    /// Presence and siblings say the same.
+    fn check_presence(&self, op: OpIndex, reply: &GetReply) -> Check {
+        let any = reply.siblings.iter().any(|sibling| sibling.content.is_some());
+        let unresolved = matches!(reply.resolution, Resolution::Unresolved { .. });
+        let fits = match reply.presence {
+            Presence::Found => any,
+            Presence::NotFound => reply.siblings.is_empty(),
+            Presence::Deleted => !any,
+        };
+        if fits || unresolved { Ok(()) } else { broken("C9", format!("op {op} is told {reply:?}")) }
+    }
+
+    fn on_queried(
+        &mut self,
+        op: OpIndex,
+        begun_us: u64,
+        reply: &QueryReply,
+    ) -> Result<Memory, crate::properties::Violation> {
+        let key = self.history.ops[op].key;
+        let context = self.open(key, &reply.context)?;
+        c8_freshness::on_read(&self.history, op, begun_us, reply.acks.needed, &context)?;
+        let attempted = self.history.ops.iter().filter(|other| other.key == key && !other.was_refused());
+        let most: u64 =
+            attempted.map(|other| if let What::Apply(amount) = other.what { amount } else { 0 }).sum();
+        let shown = reply.result[..].try_into().map_or(0, u64::from_be_bytes);
+        if shown > most {
+            broken("C9", format!("op {op} is told {shown}, and all that was added is {most}"))?;
+        }
+        Ok(Memory { token: reply.context.clone(), seen: Seen::default() })
+    }
+
+    /// Whether the outcome is unknown.
+    fn on_failed(&mut self, op: OpIndex, problem: &Problem) -> Result<bool, crate::properties::Violation> {
+        let unknown = match problem {
+            Problem::Uncertain { dot, .. } => {
+                if let Some(dot) = dot {
+                    c3_dot_uniqueness::on_told(&mut self.history, *dot, op)?;
+                    self.history.ops[op].dots.push(*dot);
+                }
+                true
+            }
+            Problem::InvalidContext { .. } | Problem::UnknownKeyspace { .. } if !self.disk_was_lost => {
+                broken("C14", format!("op {op} is refused: {problem}"))?;
+                false
+            }
+            _ => false,
+        };
+        if unknown {
+            self.doubt(op);
+        } else {
+            self.history.ops[op].refused += 1;
+        }
+        // Where there was no room or nobody to ask, the client comes back.
+        let later = matches!(problem, Problem::NotEnoughReplicas { .. } | Problem::Overloaded { .. });
+        Ok(unknown || later)
+    }
+}
+
+fn ids_in(history: &History, stand_in: Option<StandIn>, value: &Bytes) -> Vec<u64> {
+    if stand_in == Some(StandIn::Counter) {
+        let operations = super::plugins::operations(value).unwrap_or_default();
+        let of = |id: &[u8; 16]| history.op_of(merganser_core::id::RequestId(*id)).map(History::write_id);
+        return operations.keys().filter_map(of).collect();
+    }
+    super::plugins::ids(value).unwrap_or_default()
+}
+
+fn outcome_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Got(_) => "got",
+        Outcome::Wrote(_) => "wrote",
+        Outcome::Queried(_) => "queried",
+        Outcome::Failed(problem) => match problem {
+            Problem::NotEnoughReplicas { .. } => "failed: not enough replicas",
+            Problem::Uncertain { .. } => "failed: uncertain",
+            Problem::SiblingLimit { .. } => "failed: sibling limit",
+            Problem::InvalidValue { .. } => "failed: invalid value",
+            Problem::ContextRequired => "failed: context required",
+            Problem::UnknownKeyspace { .. } => "failed: unknown keyspace",
+            Problem::Overloaded { .. } => "failed: overloaded",
+            Problem::Unresolved { .. } => "failed: unresolved",
+            Problem::ClockSkew { .. } => "failed: clock skew",
+            Problem::Storage { .. } => "failed: storage",
+            _ => "failed: otherwise",
+        },
+    }
+}
+
+fn outcome_number(outcome: &Outcome) -> u64 {
+    let mut hash = hash_bytes(outcome_name(outcome).as_bytes());
+    match outcome {
+        Outcome::Got(reply) => hash ^= hash_bytes(&reply.context).wrapping_add(reply.siblings.len() as u64),
+        Outcome::Wrote(reply) => hash ^= hash_bytes(&reply.context).wrapping_add(reply.dot.counter),
+        Outcome::Queried(reply) => hash ^= hash_bytes(&reply.result),
+        Outcome::Failed(_) => {}
+    }
+    hash
+}

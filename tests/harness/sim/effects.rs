@@ -1,0 +1,361 @@
+//! The shell of a simulated node: what comes in by core's door, what goes out of it.
+//!
+//! As the server's driver does it: all effects of a turn are applied once, writes as one push to
+//! the log, sends while the log is still being synced. In: an event for a node. Out: messages under
+//! way, writes submitted, replies. Each message takes the way over its bytes. Absent: decisions.
+
+use super::bug::Bug;
+use super::machine::{to_core, to_durability, to_failure, to_op};
+use super::network::Fate;
+use super::plugins::StandIn;
+use super::trace::hash_bytes;
+use super::world::{Due, World};
+use crate::history::KeyIndex;
+use crate::properties::{self, Check, broken, c11_plugins};
+use bytes::Bytes;
+use merganser_core::event::{Effect, Effects, Event, Record, WriteOp};
+use merganser_core::id::{NodeId, Ticket};
+use merganser_core::message::{Message, ReadAnswer};
+use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
+use merganser_core::version::codec;
+use merganser_storage::{Error, Step, Write};
+
+impl World {
+    /// One event for a node, and all that follows from it at once.
+    pub(super) fn feed(&mut self, node: usize, event: Event) -> Check {
+        let now = self.machines[node].now(self.now_us);
+        let mut effects = std::mem::take(&mut self.effects);
+        if let Some(process) = &mut self.machines[node].process {
+            process.node.handle(now, event, &mut effects);
+        }
+        let applied = self.apply(node, &mut effects);
+        effects.clear();
+        self.effects = effects;
+        applied
+    }
+
+    /// Applies a turn's effects, then sets the node's timer.
+    pub(super) fn apply(&mut self, node: usize, effects: &mut Effects) -> Check {
+        let mut writes: Vec<Write> = Vec::new();
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Write { ticket, ops, durability } => {
+                    self.judge_ops(node, &ops)?;
+                    let mut durability = to_durability(durability);
+                    if self.options.bug == Some(Bug::WriteDoneBeforeSync) {
+                        durability = merganser_storage::Durability::None;
+                    }
+                    let (count, name) = (ops.len(), &self.machines[node].name);
+                    self.trace.note(self.now_us, "w+", [node as u64, ticket.0, count as u64], || {
+                        format!("{name} t{} {count} ops", ticket.0)
+                    });
+                    writes.push(Write {
+                        ticket: ticket.0,
+                        ops: ops.into_iter().map(to_op).collect(),
+                        durability,
+                    });
+                }
+                Effect::Send { to, message } => self.send(node, to, &message)?,
+                Effect::Reply { ticket, outcome } => self.reply(node, ticket, outcome)?,
+                Effect::Read { ticket, key } => self.begin_read(node, ticket, key),
+                Effect::Plugin { ticket, plugin, call } => {
+                    let answer = match StandIn::of(plugin) {
+                        Some(stand_in) => self.call(stand_in, &call)?,
+                        None => PluginAnswer::Failed("there is no such module".into()),
+                    };
+                    self.tell_later(node, self.options.plugin_us_max, Event::PluginDone { ticket, answer });
+                }
+                Effect::LoadPlugin { hash, .. } => {
+                    let result = Err::<PluginFacts, _>("the simulation has built-in plugins only".into());
+                    self.tell_later(node, 1_000, Event::PluginLoaded { hash, result });
+                }
+                Effect::Notice(notice) => {
+                    let name = &self.machines[node].name;
+                    let text = format!("{notice:?}");
+                    let kind = text.split([' ', '{']).next().unwrap_or_default().to_string();
+                    self.trace.note(self.now_us, "!!", [node as u64, hash_bytes(text.as_bytes()), 0], || {
+                        format!("{name} {text}")
+                    });
+                    self.count(&format!("notice {kind}"));
+                }
+                Effect::AdminReply { .. } => {}
+            }
+        }
+        if !writes.is_empty() {
+            if let Some(process) = &self.machines[node].process {
+                process.db.submit(writes);
+            }
+            self.disk_is_due(node);
+        }
+        self.arm(node);
+        Ok(())
+    }
+
+    fn arm(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        let Some(process) = &mut machine.process else { return };
+        let deadline = process.node.next_deadline();
+        if deadline == process.armed {
+            return;
+        }
+        process.armed = deadline;
+        let boot = process.boot;
+        if let Some(at) = deadline {
+            let after = machine.when_us(at).saturating_sub(self.now_us).max(1);
+            self.schedule(after, Due::Timer { node, boot });
+        }
+    }
+
+    pub(super) fn timer(&mut self, node: usize) -> Check {
+        let now = self.machines[node].now(self.now_us);
+        let Some(process) = &mut self.machines[node].process else { return Ok(()) };
+        match process.node.next_deadline() {
+            Some(at) if at <= now => {
+                process.armed = None;
+                self.feed(node, Event::TimerFired)
+            }
+            // Set for a deadline that was cleared, or by a clock that has been put back since.
+            _ => {
+                process.armed = None;
+                self.arm(node);
+                Ok(())
+            }
+        }
+    }
+
+    fn tell_later(&mut self, node: usize, us_max: u64, event: Event) {
+        let Some(process) = &self.machines[node].process else { return };
+        let (boot, after) = (process.boot, self.dice.between(1, us_max.max(1)));
+        self.schedule(after, Due::Tell { node, boot, event });
+    }
+
+    fn call(&mut self, stand_in: StandIn, call: &PluginCall) -> Result<PluginAnswer, properties::Violation> {
+        let answer = stand_in.answer(call);
+        c11_plugins::on_call(stand_in, call, &answer)?;
+        let fails = self.plugins_out || self.dice.chance(self.options.plugin_failure_permille);
+        let answer = if self.trouble && fails { PluginAnswer::Failed("out of fuel".into()) } else { answer };
+        let kind = match &answer {
+            PluginAnswer::Valid => "plugin valid",
+            PluginAnswer::Value(_) => "plugin value",
+            PluginAnswer::Delete => "plugin delete",
+            PluginAnswer::Unresolved(_) => "plugin unresolved",
+            PluginAnswer::Rejected { .. } => "plugin rejected",
+            PluginAnswer::Failed(_) => "plugin failed",
+        };
+        self.trace.note(self.now_us, "pl", [stand_in as u64, kind.len() as u64, 0], || {
+            format!("{stand_in:?}: {call:?} → {answer:?}")
+        });
+        self.count(kind);
+        Ok(answer)
+    }
+
+    // ---- storage
+
+    fn begin_read(&mut self, node: usize, ticket: Ticket, key: Bytes) {
+        let Some(process) = &self.machines[node].process else { return };
+        let boot = process.boot;
+        if self.dice.chance(self.options.slow_read_permille) {
+            // The engine is asked early or late within the read's time; both are legal.
+            let us = self.dice.between(1, 5_000) * self.machines[node].disk_slowness;
+            if self.dice.chance(500) {
+                self.schedule(us, Due::Read { node, boot, ticket, key });
+            } else {
+                let result = self.read_now(node, &key);
+                self.schedule(us, Due::Tell { node, boot, event: Event::ReadDone { ticket, result } });
+            }
+        } else {
+            self.schedule(0, Due::Read { node, boot, ticket, key });
+        }
+    }
+
+    fn read_now(
+        &self,
+        node: usize,
+        key: &[u8],
+    ) -> Result<Option<Record>, merganser_core::event::StorageFailure> {
+        match &self.machines[node].process {
+            Some(process) => process
+                .db
+                .get(key)
+                .map(|found| found.as_ref().map(to_core))
+                .map_err(|error| to_failure(&error)),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn read(&mut self, node: usize, ticket: Ticket, key: &[u8]) -> Check {
+        let result = self.read_now(node, key);
+        let name = &self.machines[node].name;
+        self.trace.note(self.now_us, "rd", [node as u64, ticket.0, u64::from(result.is_ok())], || {
+            format!("{name} t{} {}", ticket.0, if matches!(result, Ok(Some(_))) { "found" } else { "none" })
+        });
+        self.feed(node, Event::ReadDone { ticket, result })
+    }
+
+    /// A turn of the disk some time from now, unless one is due.
+    fn disk_is_due(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        let Some(process) = machine.process.as_mut().filter(|process| !process.disk_due) else { return };
+        process.disk_due = true;
+        let boot = process.boot;
+        let after = self.dice.between(10, self.options.disk_us_max) * machine.disk_slowness;
+        self.schedule(after, Due::Disk { node, boot });
+    }
+
+    pub(super) fn disk_turn(&mut self, node: usize) -> Check {
+        let Some(process) = &mut self.machines[node].process else { return Ok(()) };
+        process.disk_due = false;
+        let step = process.db.step();
+        if step != Step::Idle {
+            self.disk_is_due(node);
+        }
+        self.take_completions(node)
+    }
+
+    /// Hands completions of storage to the node; a process whose storage is poisoned dies of it.
+    pub(super) fn take_completions(&mut self, node: usize) -> Check {
+        let Some(process) = &self.machines[node].process else { return Ok(()) };
+        let mut poisoned = false;
+        for (tickets, result) in process.done.take() {
+            poisoned |= matches!(result, Err(Error::Poisoned { .. } | Error::Io { .. }));
+            let (first, count) = (tickets.first().copied().unwrap_or_default(), tickets.len() as u64);
+            let name = &self.machines[node].name;
+            self.trace.note(
+                self.now_us,
+                "w=",
+                [node as u64, first, count << 1 | u64::from(result.is_ok())],
+                || format!("{name} {tickets:?} {result:?}"),
+            );
+            if let Err(error) = &result {
+                let kind = format!("write failed: {}", if poisoned { "poisoned" } else { error_kind(error) });
+                self.count(&kind);
+            }
+            let tickets = tickets.into_iter().map(Ticket).collect();
+            let result = result.map_err(|error| to_failure(&error));
+            self.feed(node, Event::WritesDone { tickets, result })?;
+        }
+        if poisoned {
+            self.die_of_storage(node);
+        }
+        Ok(())
+    }
+
+    // ---- messages
+
+    fn send(&mut self, node: usize, to: NodeId, message: &Message) -> Check {
+        let Some(peer) = self.node_of(to).filter(|peer| *peer != node) else {
+            return broken("C13", format!("{} sends {message:?} to {to:?}", self.machines[node].name));
+        };
+        self.judge_message(node, peer, message)?;
+        let fate = self.network.send(&self.options, node, peer);
+        let bytes = message.encode();
+        let hash = hash_bytes(&bytes);
+        let (from, name) = (&self.machines[node].name, &self.machines[peer].name);
+        self.trace.note(self.now_us, ">>", [(node << 8 | peer) as u64, hash, fate_number(fate)], || {
+            format!("{from}→{name} {fate:?} {message:?}")
+        });
+        match fate {
+            Fate::Lost => self.count("message lost"),
+            Fate::Cut => self.count("message cut"),
+            Fate::Arrives(after, again) => {
+                if let Some(again) = again {
+                    self.count("message repeated");
+                    self.schedule(again, Due::Deliver { from: node, to: peer, bytes: bytes.clone() });
+                }
+                self.schedule(after, Due::Deliver { from: node, to: peer, bytes });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: Bytes) -> Check {
+        if self.machines[to].process.is_none() || self.network.is_cut(from, to) {
+            return Ok(());
+        }
+        let (sender, name) = (&self.machines[from].name, &self.machines[to].name);
+        self.trace.note(self.now_us, ">|", [(from << 8 | to) as u64, bytes.len() as u64, 0], || {
+            format!("{sender}→{name} {} bytes", bytes.len())
+        });
+        let peer = self.machines[from].id;
+        match Message::decode(bytes) {
+            Ok(message) => self.feed(to, Event::Message { from: peer, message }),
+            Err(error) => broken("C9", format!("a message of {sender} does not decode: {error}")),
+        }
+    }
+
+    // ---- states are judged wherever they are written or sent
+
+    fn judge_ops(&mut self, node: usize, ops: &[WriteOp]) -> Check {
+        for op in ops {
+            if let WriteOp::Put { key, record } | WriteOp::Merge { key, record } = op {
+                if let Some(index) = self.key_of_storage.get(key).copied() {
+                    self.judge(node, index, record)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_message(&mut self, node: usize, peer: usize, message: &Message) -> Check {
+        match message {
+            Message::Replicate { keyspace, key, record, .. } => {
+                match self.key_of_name.get(&(*keyspace, key.clone())).copied() {
+                    Some(index) => self.judge(node, index, record),
+                    None => broken("C9", format!("a state of a key that nobody used: {key:?}")),
+                }
+            }
+            Message::Read { op, keyspace, key, .. } => {
+                if let Some(index) = self.key_of_name.get(&(*keyspace, key.clone())).copied() {
+                    self.reads.insert((node, *op), index);
+                }
+                Ok(())
+            }
+            Message::ReadReply { op, answer: ReadAnswer::State(Some(record)) } => {
+                match self.reads.get(&(peer, *op)).copied() {
+                    Some(index) => self.judge(node, index, record),
+                    None => broken("C9", format!("an answer to a read that nobody made: {op:?}")),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The head has the digests of the values in it: equal heads, equal states.
+    fn judge(&mut self, node: usize, key: KeyIndex, record: &Record) -> Check {
+        if !self.judged.insert((key, hash_bytes(&record.head))) {
+            return Ok(());
+        }
+        let name = &self.machines[node].name;
+        let state = match codec::state(record) {
+            Ok(state) => state,
+            Err(error) => return broken("C9", format!("{name} makes a state of key {key} that is {error}")),
+        };
+        if codec::record(&state) != *record {
+            return broken(
+                "C9",
+                format!("{name} makes a state of key {key} in no canonical form: {state:?}"),
+            );
+        }
+        properties::on_state(&mut self.history, key, &state).map_err(|mut violation| {
+            violation.text = format!("{} (at {name}, key {key})", violation.text);
+            violation
+        })
+    }
+}
+
+fn fate_number(fate: Fate) -> u64 {
+    match fate {
+        Fate::Lost => 0,
+        Fate::Cut => 1,
+        Fate::Arrives(after, again) => 2 + after * 4 + again.unwrap_or_default(),
+    }
+}
+
+fn error_kind(error: &Error) -> &'static str {
+    match error {
+        Error::NoSpace { .. } => "no space",
+        Error::Overloaded => "overloaded",
+        Error::Poisoned { .. } => "poisoned",
+        _ => "other",
+    }
+}

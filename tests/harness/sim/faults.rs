@@ -1,0 +1,376 @@
+//! What goes wrong, and for how long: the fault atlas.
+//!
+//! In: options (which kinds, how often), dice. Out: faults and their ends. The atlas keeps them
+//! within what N and W survive: any number of machines may lose power, for what was acknowledged is
+//! synced; a disk is lost for good at most once; and mostly a majority stays up, so that there is
+//! something to watch. Absent: the network's everyday loss and delay (`network.rs`).
+
+use super::trace::Code;
+use super::world::{Due, World};
+use crate::properties::Check;
+use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind, SimFs};
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The process dies; what it wrote stays in the page cache.
+    Kill,
+    /// A machine loses power; what was not synced is lost, in whole, in part, or torn.
+    PowerLoss,
+    /// All machines lose power at once.
+    Blackout,
+    /// A clean shutdown, and a start some time later.
+    Shutdown,
+    /// A clean shutdown, a start, and a power loss soon after it.
+    ShutdownThenPowerLoss,
+    /// The process stands still, and all that was sent to it comes at once afterwards.
+    Pause,
+    /// The nodes fall apart into two groups.
+    Partition,
+    /// One direction of one link is cut.
+    OneWayCut,
+    /// One direction of one link takes very long.
+    Clog,
+    /// A clock jumps, forwards or backwards.
+    ClockJump,
+    /// A disk takes thirty times as long.
+    SlowDisk,
+    /// A sync fails: its pages are clean and lost. The process dies of it.
+    FailedSync,
+    /// A write to the disk fails. The process dies of it.
+    FailedWrite,
+    /// The disk is full.
+    FullDisk,
+    /// A link that works is told to be down.
+    FalseLinkDown,
+    /// A disk is lost for good; its machine comes back empty. Once.
+    DiskLoss,
+    /// No plugin answers anywhere.
+    PluginOutage,
+}
+
+impl FaultKind {
+    /// All of them.
+    pub const ALL: [FaultKind; 17] = [
+        FaultKind::Kill,
+        FaultKind::PowerLoss,
+        FaultKind::Blackout,
+        FaultKind::Shutdown,
+        FaultKind::ShutdownThenPowerLoss,
+        FaultKind::Pause,
+        FaultKind::Partition,
+        FaultKind::OneWayCut,
+        FaultKind::Clog,
+        FaultKind::ClockJump,
+        FaultKind::SlowDisk,
+        FaultKind::FailedSync,
+        FaultKind::FailedWrite,
+        FaultKind::FullDisk,
+        FaultKind::FalseLinkDown,
+        FaultKind::DiskLoss,
+        FaultKind::PluginOutage,
+    ];
+
+    /// Its bit in `Options::faults`.
+    pub fn bit(self) -> u64 {
+        1 << (self as u64)
+    }
+
+    /// The bits of all.
+    pub fn mask_all() -> u64 {
+        FaultKind::ALL.iter().fold(0, |mask, kind| mask | kind.bit())
+    }
+}
+
+/// The end of a fault.
+pub(super) enum Undo {
+    Restart { node: usize },
+    Resume { node: usize },
+    PowerLoss { node: usize },
+    Mend { links: Vec<(usize, usize)> },
+    Unclog { from: usize, to: usize },
+    FastDisk { node: usize },
+    RoomAgain { node: usize },
+    LinkUp { node: usize, peer: usize },
+    PluginsAnswer,
+}
+
+impl World {
+    /// The next fault, if the atlas allows it, and the time of the one after it.
+    pub(super) fn fault(&mut self) -> Check {
+        if !self.trouble {
+            return Ok(());
+        }
+        let period = self.options.fault_period_us;
+        let next = self.fault_dice.between(period / 4, period * 2);
+        self.schedule(next, Due::Fault);
+        let kinds: Vec<FaultKind> =
+            FaultKind::ALL.into_iter().filter(|kind| self.options.allows(*kind)).collect();
+        let Some(kind) = self.fault_dice.pick(&kinds).copied() else { return Ok(()) };
+        let node = self.fault_dice.below(self.machines.len() as u64) as usize;
+        let lasts = self.fault_dice.between(1_000, self.options.fault_us_max);
+        self.inflict(kind, node, lasts)
+    }
+
+    fn inflict(&mut self, kind: FaultKind, node: usize, lasts: u64) -> Check {
+        let up = self.machines[node].process.is_some() && self.machines[node].paused_until_us.is_none();
+        let peer =
+            (node + 1 + self.fault_dice.below(self.machines.len() as u64 - 1) as usize) % self.machines.len();
+        match kind {
+            FaultKind::Kill if up && self.may_stop() => {
+                self.strike(kind, node, lasts);
+                self.die(node, "KI", None);
+                self.schedule(lasts, Due::Undo(Undo::Restart { node }));
+            }
+            FaultKind::PowerLoss if up && self.may_stop() => {
+                self.strike(kind, node, lasts);
+                let seed = self.fault_dice.next();
+                self.die(node, "PW", Some(seed));
+                self.schedule(lasts, Due::Undo(Undo::Restart { node }));
+            }
+            FaultKind::Blackout if self.fault_dice.chance(300) => {
+                self.strike(kind, node, lasts);
+                for node in 0..self.machines.len() {
+                    let seed = self.fault_dice.next();
+                    if self.machines[node].process.is_some() {
+                        self.die(node, "PW", Some(seed));
+                        let after = lasts + self.fault_dice.below(50_000);
+                        self.schedule(after, Due::Undo(Undo::Restart { node }));
+                    }
+                }
+            }
+            FaultKind::Shutdown | FaultKind::ShutdownThenPowerLoss if up && self.may_stop() => {
+                self.strike(kind, node, lasts);
+                self.shut_down(node)?;
+                self.schedule(lasts, Due::Undo(Undo::Restart { node }));
+                if kind == FaultKind::ShutdownThenPowerLoss {
+                    let soon = lasts + self.fault_dice.between(1, 60_000);
+                    self.schedule(soon, Due::Undo(Undo::PowerLoss { node }));
+                }
+            }
+            FaultKind::Pause if up && self.may_stop() => {
+                self.strike(kind, node, lasts);
+                self.trace
+                    .note(self.now_us, "PA", [node as u64, lasts, 0], || format!("n{node} for {lasts} us"));
+                self.machines[node].paused_until_us = Some(self.now_us + lasts);
+                self.schedule(lasts, Due::Undo(Undo::Resume { node }));
+                self.links_down(node);
+            }
+            FaultKind::Partition => {
+                let side = self.fault_dice.between(1, (1 << self.machines.len()) - 2);
+                let apart = |a: usize, b: usize| (side >> a & 1) != (side >> b & 1);
+                let all = 0..self.machines.len();
+                let links: Vec<(usize, usize)> = all
+                    .clone()
+                    .flat_map(|a| all.clone().map(move |b| (a, b)))
+                    .filter(|(a, b)| apart(*a, *b))
+                    .collect();
+                self.strike(kind, node, side);
+                self.cut(links, lasts);
+            }
+            FaultKind::OneWayCut => {
+                self.strike(kind, node, peer as u64);
+                self.cut(vec![(node, peer)], lasts);
+            }
+            FaultKind::Clog => {
+                self.strike(kind, node, peer as u64);
+                let delay = self.fault_dice.between(10_000, 400_000);
+                self.network.clog(node, peer, delay);
+                self.schedule(lasts, Due::Undo(Undo::Unclog { from: node, to: peer }));
+            }
+            FaultKind::ClockJump => {
+                let skew = self.fault_dice.below(6_000) as i64 - 3_000;
+                self.strike(kind, node, skew.unsigned_abs());
+                self.machines[node].skew_ms = skew;
+                self.rearm(node);
+            }
+            FaultKind::SlowDisk => {
+                self.strike(kind, node, lasts);
+                self.machines[node].disk_slowness = 30;
+                self.schedule(lasts, Due::Undo(Undo::FastDisk { node }));
+            }
+            FaultKind::FailedSync if up && self.may_stop() => {
+                self.strike(kind, node, lasts);
+                self.machines[node].fs.inject(Fault::next(OpKind::Sync, FaultEffect::Io));
+            }
+            FaultKind::FailedWrite if up && self.may_stop() => {
+                self.strike(kind, node, lasts);
+                self.machines[node].fs.inject(Fault::next(OpKind::Write, FaultEffect::Io));
+            }
+            FaultKind::FullDisk if up => {
+                self.strike(kind, node, lasts);
+                let used = self.machines[node].fs.files().iter().map(|(_, len)| *len).sum();
+                self.machines[node].fs.set_capacity_bytes(Some(used));
+                let mut full = Fault::next(OpKind::Write, FaultEffect::NoSpace);
+                full.times = 3;
+                self.machines[node].fs.inject(full);
+                self.schedule(lasts, Due::Undo(Undo::RoomAgain { node }));
+            }
+            FaultKind::FalseLinkDown => {
+                self.strike(kind, node, peer as u64);
+                self.tell_link(node, peer, false);
+                self.schedule(lasts, Due::Undo(Undo::LinkUp { node, peer }));
+            }
+            FaultKind::DiskLoss if up && !self.disk_was_lost && self.may_stop() => {
+                self.strike(kind, node, lasts);
+                self.die(node, "KI", None);
+                self.machines[node].fs = SimFs::new();
+                self.disk_was_lost = true;
+                self.history.disk_lost_at_us = Some(self.now_us);
+                self.schedule(lasts, Due::Undo(Undo::Restart { node }));
+            }
+            FaultKind::PluginOutage => {
+                self.strike(kind, node, lasts);
+                self.plugins_out = true;
+                self.schedule(lasts, Due::Undo(Undo::PluginsAnswer));
+            }
+            _ => self.count("fault spared by the atlas"),
+        }
+        Ok(())
+    }
+
+    /// Whether one more machine may stop while a majority goes on.
+    fn may_stop(&self) -> bool {
+        let stopped = |machine: &&super::machine::Machine| {
+            machine.process.is_none() || machine.paused_until_us.is_some()
+        };
+        let stopped = self.machines.iter().filter(stopped).count();
+        stopped < (self.machines.len() - 1) / 2
+    }
+
+    fn strike(&mut self, kind: FaultKind, node: usize, number: u64) {
+        self.count(&format!("fault {kind:?}"));
+        self.trace.note(self.now_us, "**", [kind as u64, node as u64, number], || {
+            format!("{kind:?} n{node} ({number})")
+        });
+    }
+
+    /// The end of a fault.
+    pub(super) fn undo(&mut self, undo: Undo) -> Check {
+        match undo {
+            Undo::Restart { node } => {
+                if self.machines[node].process.is_none() {
+                    return self.boot(node);
+                }
+            }
+            Undo::Resume { node } => self.resume(node),
+            Undo::PowerLoss { node } => {
+                if self.trouble && self.machines[node].process.is_some() {
+                    let seed = self.fault_dice.next();
+                    self.die(node, "PW", Some(seed));
+                    let after = self.fault_dice.between(1_000, 100_000);
+                    self.schedule(after, Due::Undo(Undo::Restart { node }));
+                }
+            }
+            Undo::Mend { links } => {
+                for (from, to) in &links {
+                    self.network.mend(*from, *to);
+                }
+                for (from, to) in links {
+                    self.tell_link(from, to, true);
+                    self.tell_link(to, from, true);
+                }
+            }
+            Undo::Unclog { from, to } => self.network.clog(from, to, 0),
+            Undo::FastDisk { node } => self.machines[node].disk_slowness = 1,
+            Undo::RoomAgain { node } => self.machines[node].fs.set_capacity_bytes(None),
+            Undo::LinkUp { node, peer } => self.tell_link(node, peer, true),
+            Undo::PluginsAnswer => self.plugins_out = false,
+        }
+        Ok(())
+    }
+
+    pub(super) fn resume(&mut self, node: usize) {
+        if self.machines[node].paused_until_us.take().is_some() {
+            self.trace.note(self.now_us, "RE", [node as u64, 0, 0], || format!("n{node}"));
+            for peer in 0..self.machines.len() {
+                if peer != node {
+                    self.tell_link(node, peer, true);
+                    self.tell_link(peer, node, true);
+                }
+            }
+        }
+    }
+
+    fn cut(&mut self, links: Vec<(usize, usize)>, lasts: u64) {
+        for (from, to) in &links {
+            self.network.cut(*from, *to);
+            self.tell_link(*from, *to, false);
+            self.tell_link(*to, *from, false);
+        }
+        self.schedule(lasts, Due::Undo(Undo::Mend { links }));
+    }
+
+    fn links_down(&mut self, node: usize) {
+        for peer in 0..self.machines.len() {
+            if peer != node {
+                self.tell_link(peer, node, false);
+            }
+        }
+    }
+
+    /// A process dies; with a seed, its machine loses power.
+    fn die(&mut self, node: usize, code: Code, power_loss: Option<u64>) {
+        let machine = &mut self.machines[node];
+        let boot = machine.process.as_ref().map_or(0, |process| process.boot);
+        self.trace.note(self.now_us, code, [node as u64, boot, power_loss.unwrap_or_default()], || {
+            format!("n{node} [{boot}]")
+        });
+        machine.process = None;
+        machine.paused_until_us = None;
+        machine.fs.heal();
+        if let Some(seed) = power_loss {
+            machine.fs.crash(seed);
+        }
+        self.links_down(node);
+    }
+
+    /// Storage is poisoned: the server stops the process, and starts again.
+    pub(super) fn die_of_storage(&mut self, node: usize) {
+        self.count("died of its disk");
+        let power_loss = self.fault_dice.chance(500).then(|| self.fault_dice.next());
+        self.die(node, "KI", power_loss);
+        let after = self.fault_dice.between(1_000, 100_000);
+        self.schedule(after, Due::Undo(Undo::Restart { node }));
+    }
+
+    /// Stops serving, lets writes finish, and leaves the clean marker if nothing is under way.
+    fn shut_down(&mut self, node: usize) -> Check {
+        for _ in 0..64 {
+            let Some(process) = &self.machines[node].process else { return Ok(()) };
+            if process.db.pending_commit() == 0 {
+                break;
+            }
+            process.db.step();
+            self.take_completions(node)?;
+        }
+        let Some(process) = self.machines[node].process.take() else { return Ok(()) };
+        let marker = process.node.clean_marker();
+        let clean = marker.is_some();
+        let boot = process.boot;
+        self.trace.note(self.now_us, "SD", [node as u64, boot, clean.into()], || {
+            format!("n{node} [{boot}] {}", if clean { "clean" } else { "with work under way" })
+        });
+        self.count(if clean { "clean shutdown" } else { "shutdown with work under way" });
+        if let Some(marker) = marker {
+            let written =
+                process.db.write(vec![super::machine::to_op(marker)], merganser_storage::Durability::Sync);
+            if written.is_ok() {
+                // A failure to seal the log leaves what a kill would have left.
+                let _sealed = process.db.close();
+            }
+        }
+        self.machines[node].paused_until_us = None;
+        self.links_down(node);
+        Ok(())
+    }
+
+    /// A node's timer after its clock has jumped.
+    fn rearm(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        let Some(process) = &mut machine.process else { return };
+        process.armed = None;
+        let boot = process.boot;
+        self.schedule(1, Due::Timer { node, boot });
+    }
+}

@@ -1,0 +1,253 @@
+//! A machine: a disk that outlives its processes, and at times a process on it.
+//!
+//! In: the order to boot, die, or be read. Out: a node that serves, or why not. This is the
+//! shell's part of a boot (semantics §3): identity read, renewed, synced, then served. Absent: who
+//! decides when, and the events between a boot and a death.
+
+use super::bug::Bug;
+use super::options::Options;
+use bytes::Bytes;
+use merganser_core::boot::{self, Incarnation};
+use merganser_core::catalog::Catalog;
+use merganser_core::config::Config;
+use merganser_core::event::{Durability, Record, StorageFailure, WriteOp};
+use merganser_core::id::{ActorId, Millis, NodeId};
+use merganser_core::mutant::Mutant;
+use merganser_core::version::{KeyState, codec};
+use merganser_core::{Node, fold, storage_key};
+use merganser_storage::fs::sim::SimFs;
+use merganser_storage::{CommitSink, Db, Error, Fold, FoldError, Op};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The first moment of every run, so that clocks may err in both directions.
+pub(super) const EPOCH_MS: u64 = 1_800_000_000_000;
+const DIR: &str = "/merganser";
+
+/// A machine.
+pub(super) struct Machine {
+    pub(super) name: String,
+    pub(super) id: NodeId,
+    pub(super) fs: SimFs,
+    pub(super) process: Option<Process>,
+    pub(super) boots: u64,
+    /// A stopped process: its events wait.
+    pub(super) paused_until_us: Option<u64>,
+    /// Error of its clock.
+    pub(super) skew_ms: i64,
+    /// Multiplies the time of its commits.
+    pub(super) disk_slowness: u64,
+    /// Told at the last boot.
+    last_actor: Option<ActorId>,
+}
+
+/// A running node.
+pub(super) struct Process {
+    pub(super) node: Node,
+    pub(super) db: Db,
+    pub(super) done: Arc<Done>,
+    pub(super) boot: u64,
+    /// The deadline for which a timer is set.
+    pub(super) armed: Option<Millis>,
+    /// A turn of the disk is due.
+    pub(super) disk_due: bool,
+}
+
+/// Completions of storage since they were last taken.
+#[derive(Default)]
+pub(super) struct Done(Mutex<Vec<(Vec<u64>, Result<(), Error>)>>);
+
+impl Done {
+    pub(super) fn take(&self) -> Vec<(Vec<u64>, Result<(), Error>)> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl CommitSink for Done {
+    fn committed(&self, tickets: &[u64], result: Result<(), Error>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((tickets.to_vec(), result));
+    }
+}
+
+/// Core's fold, as the server hands it to storage.
+struct CoreFold;
+
+impl Fold for CoreFold {
+    fn fold(
+        &self,
+        _key: &[u8],
+        newest_first: &[merganser_storage::Record],
+    ) -> Result<merganser_storage::Record, FoldError> {
+        let records: Vec<Record> = newest_first.iter().map(to_core).collect();
+        fold::fold(&records).map(to_storage).map_err(|error| FoldError(error.to_string()))
+    }
+}
+
+/// Why a machine does not serve.
+#[derive(Debug)]
+pub(super) enum BootFailure {
+    /// The disk failed now; later it may not.
+    Disk(String),
+    /// The disk holds something that it must not.
+    Damaged(String),
+}
+
+impl Machine {
+    pub(super) fn new(name: String) -> Machine {
+        Machine {
+            id: NodeId::from_name(&name),
+            name,
+            fs: SimFs::new(),
+            process: None,
+            boots: 0,
+            paused_until_us: None,
+            skew_ms: 0,
+            disk_slowness: 1,
+            last_actor: None,
+        }
+    }
+
+    /// What its clock says.
+    pub(super) fn now(&self, now_us: u64) -> Millis {
+        Millis((EPOCH_MS + now_us / 1000).saturating_add_signed(self.skew_ms))
+    }
+
+    /// When its clock will say `at`.
+    pub(super) fn when_us(&self, at: Millis) -> u64 {
+        at.0.saturating_add_signed(-self.skew_ms).saturating_sub(EPOCH_MS).saturating_mul(1000)
+    }
+
+    /// The storage settings of a simulated node.
+    fn storage_options(options: &Options) -> merganser_storage::Options {
+        let memtable_bytes = usize::try_from(options.memtable_bytes).unwrap_or(64 << 10);
+        merganser_storage::Options { memtable_bytes, ..merganser_storage::Options::stepped() }
+    }
+
+    /// Starts a process. `fresh_actor` and `seed` are what the operating system's randomness gives.
+    pub(super) fn boot(
+        &mut self,
+        options: &Options,
+        config: Config,
+        initial: &Catalog,
+        fresh_actor: u64,
+        seed: u64,
+    ) -> Result<(), BootFailure> {
+        assert!(self.process.is_none(), "one process on a machine");
+        let damaged =
+            |what: &str, error: &dyn std::fmt::Display| BootFailure::Damaged(format!("{what}: {error}"));
+        let done = Arc::new(Done::default());
+        let opened = Db::open(
+            Arc::new(self.fs.clone()),
+            Path::new(DIR),
+            Machine::storage_options(options),
+            Arc::new(CoreFold),
+            done.clone(),
+        );
+        let (db, recovery) = opened.map_err(|error| match error {
+            Error::Io { .. } | Error::NoSpace { .. } | Error::Poisoned { .. } => {
+                BootFailure::Disk(error.to_string())
+            }
+            other => BootFailure::Damaged(format!("open: {other}")),
+        })?;
+        let read = |key: Bytes| db.get(&key).map_err(|error| damaged("read", &error));
+        let identity = read(storage_key::identity())?.map(|record| to_core(&record));
+        let (mut incarnation, renewed) = boot::begin(identity.as_ref(), fresh_actor);
+        if options.bug == Some(Bug::Core(Mutant::StableActor)) && incarnation.actor.0 == fresh_actor {
+            if let Some(actor) = self.last_actor {
+                incarnation = Incarnation { actor, issued: highest_counter(&db, actor) };
+            }
+        }
+        let durability = match options.bug {
+            Some(Bug::MarkerNotSynced) => merganser_storage::Durability::None,
+            _ => merganser_storage::Durability::Sync,
+        };
+        let catalog = match read(storage_key::catalog())? {
+            Some(record) => Catalog::decode(record.body).map_err(|error| damaged("catalog", &error))?,
+            None if recovery.created && self.boots > 0 => Catalog::default(),
+            None => initial.clone(),
+        };
+        let mut ops = vec![to_op(renewed)];
+        if self.boots == 0 {
+            let record = merganser_storage::Record { head: Bytes::new(), body: catalog.encode() };
+            ops.push(Op::Put { key: storage_key::catalog(), record });
+        }
+        db.write(ops, durability).map_err(|error| BootFailure::Disk(error.to_string()))?;
+        self.boots += 1;
+        self.last_actor = Some(incarnation.actor);
+        let node = Node::new(config, incarnation, catalog, seed);
+        self.process = Some(Process { node, db, done, boot: self.boots, armed: None, disk_due: false });
+        Ok(())
+    }
+
+    /// What a key's durable state is on a live machine: storage shows a write once it is durable.
+    /// A dead one is read from a copy of its disk.
+    pub(super) fn durable_state(&self, options: &Options, storage_key: &Bytes) -> Option<KeyState> {
+        match &self.process {
+            Some(process) => decoded(process.db.get(storage_key).ok()??),
+            None => self.state_after_power_loss(options, storage_key, 0),
+        }
+    }
+
+    /// What a key's state would be if power failed now.
+    pub(super) fn state_after_power_loss(
+        &self,
+        options: &Options,
+        storage_key: &Bytes,
+        seed: u64,
+    ) -> Option<KeyState> {
+        let image = Arc::new(self.fs.crash_image(seed));
+        let settings = Machine::storage_options(options);
+        let opened = Db::open(
+            image,
+            Path::new(DIR),
+            settings,
+            Arc::new(CoreFold),
+            Arc::new(merganser_storage::NoSink),
+        );
+        decoded(opened.ok()?.0.get(storage_key).ok()??)
+    }
+}
+
+fn decoded(record: merganser_storage::Record) -> Option<KeyState> {
+    codec::state(&to_core(&record)).ok()
+}
+
+/// The highest counter of an actor that its own disk knows of: what a stable actor would go on from.
+fn highest_counter(db: &Db, actor: ActorId) -> u64 {
+    let all = (std::ops::Bound::Included(vec![0, 0, 0, 1]), std::ops::Bound::Unbounded);
+    let states = db.scan(all).filter_map(|entry| decoded(entry.ok()?.1));
+    states.map(|state| state.seen().last(actor)).max().unwrap_or(0)
+}
+
+pub(super) fn to_core(record: &merganser_storage::Record) -> Record {
+    Record { head: record.head.clone(), body: record.body.clone() }
+}
+
+fn to_storage(record: Record) -> merganser_storage::Record {
+    merganser_storage::Record { head: record.head, body: record.body }
+}
+
+pub(super) fn to_op(op: WriteOp) -> Op {
+    match op {
+        WriteOp::Put { key, record } => Op::Put { key, record: to_storage(record) },
+        WriteOp::Merge { key, record } => Op::Merge { key, record: to_storage(record) },
+        WriteOp::Remove { key } => Op::Remove { key },
+    }
+}
+
+pub(super) fn to_durability(durability: Durability) -> merganser_storage::Durability {
+    match durability {
+        Durability::Sync => merganser_storage::Durability::Sync,
+        Durability::Interval => merganser_storage::Durability::Interval,
+        Durability::None => merganser_storage::Durability::None,
+    }
+}
+
+/// As the server tells core of storage's errors.
+pub(super) fn to_failure(error: &Error) -> StorageFailure {
+    match error {
+        Error::Corruption { .. } | Error::Fold { .. } => StorageFailure::Corrupt(error.to_string()),
+        Error::Overloaded | Error::NoSpace { .. } => StorageFailure::Overloaded,
+        other => StorageFailure::Failed(other.to_string()),
+    }
+}

@@ -1,0 +1,32 @@
+//! A whole cluster in one thread, from one seed.
+//!
+//! ```text
+//!   options ─▶ world: a queue of (time, sequence, event)
+//!                │  machine   a production Node on a production Db on a simulated disk
+//!                │  network   when a message arrives, if at all
+//!                │  plugins   native stand-ins
+//!                │  workload  clients
+//!                └─ faults    what goes wrong, within what N and W survive
+//!   run ─▶ report: the first violation, a hash of the trace, what was covered
+//! ```
+//!
+//! Absent: real time, threads, and chance that does not come from the seed.
+
+pub mod bug;
+mod clients;
+mod dice;
+mod effects;
+pub mod faults;
+mod machine;
+mod network;
+pub mod options;
+pub mod plugins;
+pub mod run;
+pub mod seeds;
+mod settle;
+pub mod trace;
+mod workload;
+pub mod world;
+
+pub use options::Options;
+pub use run::{Report, run};

@@ -1,0 +1,176 @@
+//! What a run is made of, all of it: a seed gives options, options print as one line and are read
+//! back from it.
+//!
+//! A seed alone dies with the next change of how options are drawn; the expanded line does not,
+//! so failing seeds are kept with it (`tests/seeds.txt`). In: a seed, or a line. Out: numbers.
+//! Absent: what they do, which is in the files that use them.
+
+use super::bug::Bug;
+use super::dice::Dice;
+use super::faults::FaultKind;
+
+macro_rules! options {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// A run.
+        #[derive(Clone, Debug, PartialEq, Eq, Default)]
+        pub struct Options {
+            $($(#[$doc])* pub $field: u64,)*
+            /// A known bug, switched on.
+            pub bug: Option<Bug>,
+        }
+
+        impl Options {
+            fn fields(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field),)*]
+            }
+
+            fn set(&mut self, name: &str, value: u64) -> bool {
+                match name {
+                    $(stringify!($field) => self.$field = value,)*
+                    _ => return false,
+                }
+                true
+            }
+        }
+    };
+}
+
+options! {
+    /// Of everything that is left to chance.
+    seed,
+    /// Requests of clients, retries not counted.
+    ops,
+    /// Members of the cluster.
+    nodes,
+    /// Clients, each with one request at a time.
+    clients,
+    /// Bit per kind of keyspace, see `workload::KEYSPACES`.
+    keyspaces,
+    /// Keys of each keyspace.
+    keys,
+    /// Longest pause of a client between two requests.
+    think_us_max,
+    /// How often a client repeats a request whose outcome it does not know.
+    retry_permille,
+    /// Writes that forget what was read.
+    blind_permille,
+    /// Writes with bytes that another write of this key has used.
+    equal_permille,
+    /// Shortest and longest way of a message.
+    delay_us_min,
+    /// Its longest.
+    delay_us_max,
+    /// Messages that never arrive.
+    loss_permille,
+    /// Messages that arrive twice.
+    duplicate_permille,
+    /// Messages that take twenty times as long.
+    straggler_permille,
+    /// Longest time from a submitted write to its group commit.
+    disk_us_max,
+    /// Reads that are answered in a later turn.
+    slow_read_permille,
+    /// Longest time of a plugin call.
+    plugin_us_max,
+    /// Plugin calls that fail.
+    plugin_failure_permille,
+    /// Bit per kind of fault, see `faults::FaultKind`.
+    faults,
+    /// Mean time between two faults.
+    fault_period_us,
+    /// Longest time that a fault lasts.
+    fault_us_max,
+    /// Links whose going down or up is never told.
+    silent_link_permille,
+    /// Largest error of a node's clock at its start.
+    skew_ms_max,
+    /// Bytes at which storage freezes a memtable.
+    memtable_bytes,
+    /// 1 in so many acknowledgements is verified against a reopened image of a power loss; 0: none.
+    image_one_in,
+}
+
+impl Options {
+    /// The run of a seed. Every kind of trouble is on or off by a coin of its own, so that runs
+    /// differ in kind and not only in detail.
+    pub fn from_seed(seed: u64, ops: u64) -> Options {
+        let dice = &mut Dice::new(seed).fork(1);
+        let some = |dice: &mut Dice, permille: u64, low: u64, high: u64| {
+            let value = dice.between(low, high);
+            if dice.chance(permille) { value } else { 0 }
+        };
+        let mut options = Options { seed, ops, ..Options::default() };
+        options.nodes = dice.between(3, 5);
+        options.clients = dice.between(2, 6);
+        options.keyspaces = loop {
+            let mask = dice.next() & dice.next() & 0x7f;
+            if mask != 0 {
+                break mask;
+            }
+        };
+        options.keys = dice.between(1, 2);
+        options.think_us_max = [2_000, 10_000, 40_000][dice.below(3) as usize];
+        options.retry_permille = some(dice, 800, 200, 900);
+        options.blind_permille = some(dice, 800, 20, 400);
+        options.equal_permille = some(dice, 600, 20, 300);
+        options.delay_us_min = dice.between(50, 1_000);
+        options.delay_us_max = options.delay_us_min + [500, 5_000, 30_000][dice.below(3) as usize];
+        options.loss_permille = some(dice, 500, 1, 100);
+        options.duplicate_permille = some(dice, 600, 10, 300);
+        options.straggler_permille = some(dice, 500, 1, 100);
+        options.disk_us_max = [200, 2_000, 15_000][dice.below(3) as usize];
+        options.slow_read_permille = some(dice, 700, 50, 1_000);
+        options.plugin_us_max = [10, 1_000, 20_000][dice.below(3) as usize];
+        options.plugin_failure_permille = some(dice, 600, 20, 500);
+        options.faults = dice.next() & FaultKind::mask_all();
+        if dice.chance(80) {
+            options.faults = 0;
+        }
+        options.fault_period_us = dice.between(20_000, 300_000);
+        options.fault_us_max = dice.between(20_000, 800_000);
+        options.silent_link_permille = some(dice, 500, 100, 1_000);
+        options.skew_ms_max = some(dice, 500, 1, 2_000);
+        options.memtable_bytes = [4 << 10, 16 << 10, 64 << 10][dice.below(3) as usize];
+        options.image_one_in = some(dice, 50, 20, 60);
+        options
+    }
+
+    /// Reads what [`std::fmt::Display`] prints. Options that are not named are those of the seed.
+    pub fn parse(line: &str) -> anyhow::Result<Options> {
+        let mut pairs = Vec::new();
+        let mut bug = None;
+        for word in line.split_whitespace() {
+            let Some((name, value)) = word.split_once('=') else {
+                anyhow::bail!("{word:?} is not name=value");
+            };
+            if name == "bug" {
+                bug = Some(Bug::of_name(value)?);
+            } else {
+                pairs.push((name, value.parse::<u64>()?));
+            }
+        }
+        let find = |wanted: &str| pairs.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+        let Some(seed) = find("seed") else { anyhow::bail!("no seed= in {line:?}") };
+        let mut options = Options::from_seed(seed, find("ops").unwrap_or(200));
+        for (name, value) in pairs {
+            anyhow::ensure!(options.set(name, value), "there is no option {name:?}");
+        }
+        options.bug = bug;
+        Ok(options)
+    }
+
+    /// Whether a kind of fault may happen.
+    pub fn allows(&self, kind: FaultKind) -> bool {
+        self.faults & kind.bit() != 0
+    }
+}
+
+impl std::fmt::Display for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, (name, value)) in self.fields().into_iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            write!(f, "{space}{name}={value}")?;
+        }
+        self.bug.map_or(Ok(()), |bug| write!(f, " bug={bug:?}"))
+    }
+}

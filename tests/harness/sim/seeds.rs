@@ -1,0 +1,87 @@
+//! Many runs: ranges of seeds over threads, the search for a bug, replays.
+//!
+//! In: which seeds. Out: the first violation in order of seeds, sums. A run stays one thread and
+//! one seed; threads only share the counter of seeds. Absent: printing.
+
+use super::bug::Bug;
+use super::options::Options;
+use super::run::{Report, run};
+use super::world::Coverage;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Runs that failed once and are kept for ever, one line of options each.
+pub const KEPT: &str = include_str!("../../seeds.txt");
+
+/// What came of many runs.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// How many runs ended.
+    pub runs: u64,
+    /// All violations, in order of seeds.
+    pub failed: Vec<Report>,
+    /// Summed up.
+    pub coverage: Coverage,
+    /// Summed up.
+    pub events: u64,
+    /// Summed up.
+    pub virtual_us: u64,
+}
+
+/// The kept runs.
+pub fn kept() -> anyhow::Result<Vec<Options>> {
+    let lines = KEPT.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(Options::parse).collect()
+}
+
+/// Runs all of `count` runs that `make` makes, over so many threads. Stops early after
+/// `failures_max` violations.
+pub fn sweep(
+    count: u64,
+    threads: usize,
+    failures_max: usize,
+    make: impl Fn(u64) -> Options + Sync,
+    progress: impl Fn(u64) + Sync,
+) -> Summary {
+    let next = AtomicU64::new(0);
+    let sum = Mutex::new(Summary::default());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        return;
+                    }
+                    let report = run(make(index), false);
+                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    sum.runs += 1;
+                    sum.events += report.events;
+                    sum.virtual_us += report.virtual_us;
+                    for (what, times) in &report.coverage {
+                        *sum.coverage.entry(what.clone()).or_default() += times;
+                    }
+                    if report.violation.is_some() {
+                        sum.failed.push(report);
+                    }
+                    let (runs, stop) = (sum.runs, sum.failed.len() >= failures_max);
+                    drop(sum);
+                    progress(runs);
+                    if stop {
+                        next.store(count, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let mut sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sum.failed.sort_by_key(|report| report.options.seed);
+    sum
+}
+
+/// The first of `budget` seeds in which a bug is noticed, if it is.
+pub fn hunt(bug: Bug, first_seed: u64, budget: u64, ops: u64, threads: usize) -> Option<Report> {
+    let make = |index| Options { bug: Some(bug), ..Options::from_seed(first_seed + index, ops) };
+    let mut found = sweep(budget, threads, 1, make, |_| {}).failed;
+    if found.is_empty() { None } else { Some(found.swap_remove(0)) }
+}

@@ -1,0 +1,133 @@
+//! The second phase: faults stop, everything comes back, every key is read at every replica
+//! through every node until nothing changes; then the properties of the end are judged.
+//!
+//! In: the world as the clients left it. Out: a violation, or none. Repair is by reads alone: a
+//! bound of [`ROUNDS_MAX`] rounds is C6's "bounded time". Absent: anti-entropy and hints.
+
+use super::clients::Attempt;
+use super::world::World;
+use crate::history::{KeyIndex, Op, Seen, What};
+use crate::properties::{self, Check, Final, c6_convergence};
+use merganser_core::id::NodeId;
+use merganser_core::request::{Level, Operation, Want};
+use merganser_core::ring::token;
+use merganser_core::version::KeyState;
+
+/// Rounds of final reads within which all replicas must agree.
+const ROUNDS_MAX: u32 = 8;
+/// Longest time that anything begun under faults goes on.
+const LULL_US: u64 = 3_000_000;
+
+impl World {
+    /// Faults stop; what is down starts; every link works, and is known to.
+    pub(super) fn heal(&mut self) -> Check {
+        self.trouble = false;
+        self.plugins_out = false;
+        self.network.heal();
+        self.trace.note(self.now_us, "==", [1, 0, 0], || "healing".into());
+        for node in 0..self.machines.len() {
+            self.machines[node].fs.heal();
+            self.machines[node].disk_slowness = 1;
+            self.resume(node);
+            if self.machines[node].process.is_none() {
+                self.boot(node)?;
+            }
+        }
+        // A boot may still have failed for a fault that was pending: once more, later.
+        self.run_for(100_000)?;
+        for node in 0..self.machines.len() {
+            if self.machines[node].process.is_none() {
+                self.boot(node)?;
+            }
+        }
+        for node in 0..self.machines.len() {
+            for peer in 0..self.machines.len() {
+                if peer != node {
+                    self.tell_link(node, peer, true);
+                }
+            }
+        }
+        self.run_for(LULL_US)
+    }
+
+    /// Reads until all agree, then judges.
+    pub(super) fn settle(&mut self) -> Check {
+        self.trace.note(self.now_us, "==", [2, 0, 0], || "final reads".into());
+        let mut rounds = 0;
+        loop {
+            self.read_everything()?;
+            rounds += 1;
+            let ends = self.ends();
+            let agreed = ends.iter().all(|end| c6_convergence::agree(&self.history, end));
+            if agreed || rounds >= ROUNDS_MAX {
+                self.count(&format!("converged in {rounds} rounds"));
+                for end in &ends {
+                    properties::at_end(&self.history, end)?;
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// One read of every key at all replicas, through every node.
+    fn read_everything(&mut self) -> Check {
+        let first = self.attempts.len();
+        for key in 0..self.history.keys.len() {
+            for node in 0..self.machines.len() {
+                let op = self.history.begin(Op {
+                    client: usize::MAX,
+                    key,
+                    what: What::Get,
+                    seen: Seen::default(),
+                    begun_us: self.now_us,
+                    attempts: 0,
+                    refused: 0,
+                    dots: Vec::new(),
+                    acknowledged: false,
+                });
+                let want = if node % 2 == 0 { Want::Siblings } else { Want::Resolved };
+                let request = self.request(key, Level::All, 2_000, Operation::Get { want });
+                self.attempt_at(node, None, op, request)?;
+            }
+        }
+        let unanswered =
+            |world: &World| world.attempts[first..].iter().any(|attempt: &Attempt| !attempt.answered);
+        for _ in 0..30 {
+            self.run_for(100_000)?;
+            if !unanswered(self) {
+                break;
+            }
+        }
+        // Repairs and write-backs that the reads began.
+        self.run_for(700_000)
+    }
+
+    /// What every replica of every key holds durably.
+    fn ends(&self) -> Vec<Final> {
+        (0..self.history.keys.len()).map(|key| self.end(key)).collect()
+    }
+
+    fn end(&self, key: KeyIndex) -> Final {
+        let facts = &self.history.keys[key];
+        let kind = facts.policy.kind();
+        let mut replicas = Vec::new();
+        let mut joined = KeyState::empty(kind);
+        for id in self.primaries(key) {
+            let Some(node) = self.node_of(id) else { continue };
+            let machine = &self.machines[node];
+            let state = machine.durable_state(&self.options, &facts.storage_key);
+            let state = state.unwrap_or_else(|| KeyState::empty(kind));
+            // A reused dot is reported where it comes in.
+            let _reused = joined.sync(&state);
+            replicas.push((machine.name.clone(), state));
+        }
+        Final { key, replicas, joined }
+    }
+
+    fn primaries(&self, key: KeyIndex) -> Vec<NodeId> {
+        let facts = &self.history.keys[key];
+        let node = self.machines.iter().find_map(|machine| machine.process.as_ref());
+        let ring = node.map(|process| process.node.ring());
+        ring.map_or(Vec::new(), |ring| ring.primaries(token(facts.keyspace_id, &facts.key), facts.n))
+    }
+}

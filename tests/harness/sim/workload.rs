@@ -1,0 +1,157 @@
+//! What clients do: keyspaces of every policy, few keys, much contention.
+//!
+//! In: options, dice, what a client remembers of a key. Out: keys, and the next request. Absent:
+//! sending it, and what becomes of it (`clients.rs`).
+
+use super::dice::Dice;
+use super::options::Options;
+use super::plugins::{self, StandIn};
+use crate::history::{History, Key, KeyIndex, Seen, What};
+use bytes::Bytes;
+use merganser_core::catalog::{Catalog, DeleteSemantics, KeyspaceEntry, Policy, Revision, Settings};
+use merganser_core::id::NodeId;
+use merganser_core::request::{Basis, Level};
+use merganser_core::storage_key;
+use merganser_core::version::Stamp;
+
+/// The kinds of keyspaces, by their bit in `Options::keyspaces`.
+pub(super) const KEYSPACES: [&str; 7] = ["siblings", "resolver", "views", "lww", "set", "resets", "counter"];
+
+fn settings(name: &str, options: &Options) -> Settings {
+    let mut settings = Settings::new(match name {
+        "resolver" | "views" => Policy::Resolver(StandIn::Union.reference()),
+        "lww" => Policy::Lww,
+        "set" | "resets" => Policy::Lattice(StandIn::Set.reference()),
+        "counter" => Policy::Lattice(StandIn::Counter.reference()),
+        _ => Policy::Siblings,
+    });
+    settings.write_back_delay_ms = match name {
+        "views" => None,
+        _ => Some(Dice::new(options.seed).fork(7).between(20, 300) as u32),
+    };
+    match name {
+        "views" => settings.delete_semantics = DeleteSemantics::PluginDecides,
+        "resets" => settings.delete_semantics = DeleteSemantics::DeleteWins,
+        _ => {}
+    }
+    settings
+}
+
+/// The catalog that every node begins with, and the keys of the run.
+pub(super) fn keyspaces(options: &Options) -> (Catalog, Vec<Key>) {
+    let mut catalog = Catalog::default();
+    let mut keys = Vec::new();
+    for (bit, name) in KEYSPACES.iter().enumerate() {
+        if options.keyspaces & (1 << bit) == 0 {
+            continue;
+        }
+        let settings = settings(name, options);
+        let id = KeyspaceEntry::id_of(name);
+        let solo = (*name == "siblings").then_some((Bytes::from_static(b"solo"), Some(0)));
+        let shared = (0..options.keys).map(|index| (Bytes::from(format!("k{index}")), None));
+        for (key, solo) in shared.chain(solo) {
+            keys.push(Key {
+                keyspace: (*name).to_string(),
+                keyspace_id: id,
+                policy: settings.policy.clone(),
+                delete_wins: settings.delete_semantics == DeleteSemantics::DeleteWins,
+                storage_key: storage_key::object(id, &key),
+                key,
+                n: settings.n as usize,
+                solo,
+            });
+        }
+        let revision = Revision { stamp: Stamp { millis: 1, logical: 0 }, node: NodeId(0) };
+        let entry = KeyspaceEntry { id, name: (*name).to_string(), settings, epoch: 1, revision };
+        catalog.keyspaces.insert((*name).to_string(), entry);
+    }
+    (catalog, keys)
+}
+
+/// A context that a client holds, and what it was shown with it.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    pub(super) token: Bytes,
+    pub(super) seen: Seen,
+}
+
+/// A request to be.
+pub(super) struct Plan {
+    pub(super) key: KeyIndex,
+    pub(super) what: What,
+    pub(super) basis: Basis,
+    pub(super) seen: Seen,
+    pub(super) level: Level,
+    pub(super) siblings: bool,
+}
+
+/// The next request of a client; `remembers` of each key what it was last told.
+pub(super) fn plan(
+    options: &Options,
+    dice: &mut Dice,
+    history: &History,
+    client: usize,
+    remembers: &[Option<Memory>],
+) -> Plan {
+    let mine: Vec<KeyIndex> = (0..history.keys.len())
+        .filter(|key| history.keys[*key].solo.is_none_or(|owner| owner == client))
+        .collect();
+    let index = mine[dice.below(mine.len() as u64) as usize];
+    let key = &history.keys[index];
+    let memory = remembers[index].as_ref();
+    let what = what(options, dice, history, index, memory.is_some());
+    let level = match dice.below(100) {
+        _ if key.solo.is_some() => Level::Quorum,
+        0..=64 => Level::Keyspace,
+        65..=74 => Level::One,
+        75..=86 => Level::Quorum,
+        87..=94 => Level::All,
+        _ => Level::Count(dice.between(1, 3) as u32),
+    };
+    let reads = matches!(what, What::Get | What::Query | What::Apply(_));
+    // A put that says nothing of what it saw is refused where that matters.
+    let forgets = what != What::Delete && key.solo.is_none() && dice.chance(options.blind_permille);
+    let (basis, seen) = match memory {
+        _ if reads => (Basis::Unsaid, Seen::default()),
+        Some(memory) if !forgets => (Basis::Context(memory.token.clone()), memory.seen.clone()),
+        _ if dice.chance(30) => (Basis::Unsaid, Seen::default()),
+        _ => (Basis::Blind, Seen::default()),
+    };
+    Plan { key: index, what, basis, seen, level, siblings: dice.chance(500) }
+}
+
+fn what(options: &Options, dice: &mut Dice, history: &History, key: KeyIndex, remembers: bool) -> What {
+    let facts = &history.keys[key];
+    let stand_in = facts.policy.plugin().and_then(|plugin| StandIn::of(plugin.hash));
+    let roll = dice.below(100);
+    if stand_in == Some(StandIn::Counter) {
+        return match roll {
+            0..=14 => What::Get,
+            15..=34 => What::Query,
+            _ => What::Apply(dice.between(1, 9)),
+        };
+    }
+    // The only client of a key needs a context before it writes.
+    if roll < 40 || (facts.solo.is_some() && !remembers) {
+        return What::Get;
+    }
+    if roll >= 88 && remembers {
+        return What::Delete;
+    }
+    let own = History::write_id(history.ops.len());
+    let others: Vec<u64> =
+        history.writers.keys().copied().filter(|id| written_to(history, *id, key)).collect();
+    let id = match dice.pick(&others) {
+        Some(id) if facts.solo.is_none() && dice.chance(options.equal_permille) => *id,
+        _ => own,
+    };
+    let value = match facts.policy {
+        Policy::Lattice(_) => plugins::set(&[id].into()),
+        _ => plugins::plain(id),
+    };
+    What::Put(value, vec![id])
+}
+
+fn written_to(history: &History, id: u64, key: KeyIndex) -> bool {
+    history.writers.get(&id).is_some_and(|ops| ops.iter().any(|op| history.ops[*op].key == key))
+}

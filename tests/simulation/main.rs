@@ -1,0 +1,1 @@
+//! The simulation as CI runs it.
