@@ -102,6 +102,11 @@ impl Error {
         Error::Poisoned { cause: format!("failed to sync {}: {source}", file.display()) }
     }
 
+    /// A failed write of something whose effect must be known: the same.
+    pub(crate) fn failed_write(file: &Path, source: &io::Error) -> Error {
+        Error::Poisoned { cause: format!("failed to write {}: {source}", file.display()) }
+    }
+
     /// Names damage at a place.
     pub(crate) fn corruption(file: &Path, offset: u64, what: impl Into<String>) -> Error {
         Error::Corruption { file: file.to_owned(), offset, what: what.into() }

@@ -15,6 +15,7 @@ mod encoding;
 mod error;
 mod fragment;
 pub mod fs;
+pub mod inspect;
 mod levels;
 pub mod limits;
 mod memtable;

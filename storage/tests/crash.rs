@@ -3,6 +3,8 @@
 //! Strategy: run a history once to count its I/Os. Then, for every index, run it again, let the process die
 //! there, lose power in a seeded way, and open what is left. Invariant: the state is the model's after some
 //! prefix of the writes that ends at or after the last durable acknowledgement; no write is there in part.
+//!
+//! The long run: `MERGANSER_CRASH_HISTORIES=1000 cargo test -p merganser-storage --release crash::`.
 
 use merganser_storage::fs::sim::SimFs;
 use merganser_storage::*;
@@ -98,11 +100,10 @@ fn every_crash_point(seed: u64, acts: usize, images: u64) -> u64 {
 
 #[test]
 fn acknowledged_writes_survive_a_crash_at_every_io() {
-    let mut points = 0;
-    for seed in 0..12 {
-        points += every_crash_point(seed, 60, 3);
-    }
-    assert!(points > 5_000, "{points} crash points are too few to mean anything");
+    let histories = std::env::var("MERGANSER_CRASH_HISTORIES").map_or(12, |text| text.parse().unwrap());
+    let points: u64 = (0..histories).map(|seed| every_crash_point(seed, 60, 3)).sum();
+    println!("{points} crash points of {histories} histories");
+    assert!(points > 400 * histories, "{points} crash points are too few to mean anything");
 }
 
 #[test]

@@ -5,4 +5,5 @@ mod corruption;
 mod crash;
 mod faults;
 mod harness;
+mod inspection;
 mod model;

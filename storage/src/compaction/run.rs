@@ -26,6 +26,8 @@ pub(crate) struct Job<'a> {
     pub(crate) sequences: (u64, u64),
     /// Gives folded bodies the form they keep.
     pub(crate) pack: &'a dyn Fn(bytes::Bytes) -> Body,
+    /// Asked at every key: whether to give up, because the database closes.
+    pub(crate) cancelled: &'a dyn Fn() -> bool,
 }
 
 /// What came of it.
@@ -48,6 +50,9 @@ fn merge(job: &Job<'_>, mut merged: Merged, started: &mut bool) -> Result<Outcom
     let mut builder: Option<TableBuilder> = None;
     let mut folds_refused = 0;
     while let Some((key, fragments)) = merged.next()? {
+        if (job.cancelled)() {
+            return Err(Error::NotOpen);
+        }
         let reduced = reduce(&key, fragments, job.bottom, job.fold, &mut |body| (job.pack)(body))?;
         folds_refused += u64::from(reduced.fold_failed);
         if reduced.fragments.is_empty() {

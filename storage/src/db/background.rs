@@ -52,6 +52,8 @@ struct Work {
     /// Set after damage was found: merging would fail for ever.
     compaction_off: bool,
     last_error: String,
+    /// Counts wake-ups, so that none is missed between looking for work and waiting for it.
+    changes: u64,
 }
 
 #[derive(Default)]
@@ -64,8 +66,20 @@ pub(super) struct BackgroundState {
 
 impl BackgroundState {
     pub(super) fn wake(&self) {
-        let _work = self.work.lock();
+        self.work.lock().changes += 1;
         self.changed.notify_all();
+    }
+
+    fn changes(&self) -> u64 {
+        self.work.lock().changes
+    }
+
+    /// Waits unless something has changed since `changes` was read.
+    fn wait_since(&self, changes: u64, at_most: Duration) {
+        let mut work = self.work.lock();
+        if work.changes == changes {
+            self.changed.wait_for(&mut work, at_most);
+        }
     }
 
     pub(super) fn wait_for_change(&self, at_most: Duration) {
@@ -116,9 +130,10 @@ impl Inner {
 
     fn work_until_closed(&self, work: fn(&Inner) -> Result<bool, Error>) {
         while self.check_usable().is_ok() {
+            let changes = self.background.changes();
             match work(self) {
                 Ok(true) => {}
-                Ok(false) => self.background.wait_for_change(LOOK_AGAIN),
+                Ok(false) => self.background.wait_since(changes, LOOK_AGAIN),
                 Err(error) => {
                     self.note_failure(&error);
                     // A wake-up must not turn a full disk into a busy loop.
@@ -134,8 +149,11 @@ impl Inner {
 
     /// Remembers a failure of background work; a failed sync poisons.
     fn note_failure(&self, error: &Error) {
-        if let Error::Poisoned { .. } = error {
-            self.poison(error);
+        match error {
+            // Given up because the database closes.
+            Error::NotOpen => return,
+            Error::Poisoned { .. } => drop(self.poison(error)),
+            _ => {}
         }
         tracing::warn!(dir = %self.dir.display(), %error, "background work failed");
         let mut work = self.background.work.lock();
@@ -230,9 +248,8 @@ impl Inner {
     fn after_install(&self) {
         let shape = self.shape();
         self.cache.reserve(shape.tables.iter().map(|table| table.resident_bytes()).sum());
-        let mut work = self.background.work.lock();
-        work.stalled = false;
-        self.background.changed.notify_all();
+        self.background.retry_failed_work();
+        self.background.wake();
     }
 
     /// Takes a file's name away. What stays is an orphan, which the next open removes.
@@ -333,6 +350,7 @@ impl Inner {
             bottom,
             sequences,
             pack: &|body| pack(options, body),
+            cancelled: &|| self.is_closed(),
         };
         let outcome = run(&job, sources)?;
         Counters::add(&self.counters.folds_refused, outcome.folds_refused);

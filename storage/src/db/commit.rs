@@ -4,6 +4,7 @@
 //! order. One thread (or `step`) does this; submitters only append to a queue. Deliberately absent: any
 //! timer that waits for company. A group is whatever came while the last one was being synced.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,14 @@ use crate::wal::format::Staged;
 use crate::wal::writer::LogWriter;
 
 /// Who is told about a write.
+#[derive(Clone)]
 enum Waiter {
     Ticket(u64),
     Blocked(Arc<Blocked>),
 }
+
+/// Raw bodies up to this size are copied into the log frame's buffer.
+const COPY_RAW_BYTES_MAX: usize = 16 << 10;
 
 /// A caller of `write` that waits.
 #[derive(Default)]
@@ -157,7 +162,7 @@ impl Inner {
         self.enqueue([(Waiter::Blocked(blocked.clone()), ops, durability)].into_iter());
         if self.options.background == Background::Stepped {
             while blocked.result.lock().is_none() {
-                self.commit_group();
+                self.step();
             }
         }
         let mut result = blocked.result.lock();
@@ -228,13 +233,15 @@ impl Inner {
         let sync = group.iter().any(|write| write.durability == Durability::Sync);
         let interval = group.iter().any(|write| write.durability == Durability::Interval);
         let bytes = group.iter().map(|write| write.bytes).sum::<usize>();
-        let mut staged = Staged::with_capacity(bytes + 64 * group.len());
-        let mut waiters = Vec::with_capacity(group.len());
-        for write in group {
-            self.stage(&mut staged, &write.ops);
-            waiters.push(write.waiter);
-        }
-        let result = self.append_and_apply(log, staged, sync);
+        let (waiters, writes): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|write| (write.waiter, write.ops)).unzip();
+        let append = AssertUnwindSafe(|| self.append_and_apply(log, self.stage(&writes), sync));
+        let result = catch_unwind(append).unwrap_or_else(|panic| {
+            // The caller's fold panicked. Nobody may be left waiting for ever.
+            let cause = "a panic while committing".to_owned();
+            self.complete(waiters.clone(), Err(self.poison(&Error::Poisoned { cause })));
+            resume_unwind(panic)
+        });
         if result.is_ok() {
             Counters::add(&self.counters.ingested_bytes, bytes as u64);
             let threads = self.options.background != Background::Stepped;
@@ -247,21 +254,39 @@ impl Inner {
         (waiters, result)
     }
 
-    fn stage(&self, staged: &mut Staged, ops: &[Op]) {
-        staged.begin_write(ops.len());
-        for op in ops {
-            match op {
-                Op::Put { key, record } => self.stage_record(staged, Kind::Put, key, record),
-                Op::Merge { key, record } => self.stage_record(staged, Kind::Merge, key, record),
-                Op::Remove { key } => staged.push_remove(key),
+    fn stage(&self, writes: &[Vec<Op>]) -> Staged {
+        let mut staged = Staged::with_capacity(writes.iter().flatten().map(|op| self.copied_bytes(op)).sum());
+        for ops in writes {
+            staged.begin_write(ops.len());
+            for op in ops {
+                match op {
+                    Op::Put { key, record } => self.stage_record(&mut staged, Kind::Put, key, record),
+                    Op::Merge { key, record } => self.stage_record(&mut staged, Kind::Merge, key, record),
+                    Op::Remove { key } => staged.push_remove(key),
+                }
             }
         }
+        staged
+    }
+
+    /// Room to reserve for an operation. The memtable keeps the buffer, so it should have no slack for
+    /// bodies that will not be in it.
+    fn copied_bytes(&self, op: &Op) -> usize {
+        let apart = match op {
+            Op::Put { record, .. } | Op::Merge { record, .. } => {
+                if record.body.len() >= self.options.large_value_bytes { record.body.len() } else { 0 }
+            }
+            Op::Remove { .. } => 0,
+        };
+        op.size_bytes() - apart + 24
     }
 
     fn stage_record(&self, staged: &mut Staged, kind: Kind, key: &[u8], record: &Record) {
-        let large = record.body.len() >= self.options.large_value_bytes;
         let body = pack(&self.options, record.body.clone());
-        staged.push(kind, key, &record.head, body, large);
+        // A body that stays the caller's bytes is copied unless it is long: it may be a small part of a
+        // receive buffer, which the memtable would keep alive.
+        let own_buffer = body.zstd || body.stored.len() > COPY_RAW_BYTES_MAX;
+        staged.push(kind, key, &record.head, body, own_buffer);
     }
 
     fn append_and_apply(&self, log: &mut LogState, staged: Staged, sync: bool) -> Result<(), Error> {

@@ -80,6 +80,11 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.inner.stop();
+        // Joined, so that the directory is unlocked when the last handle is gone; a sink may hold that one.
+        let here = std::thread::current().id();
+        for thread in self.threads.get_mut().drain(..).filter(|thread| thread.thread().id() != here) {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -58,7 +58,8 @@ pub(crate) fn frame_at(bytes: &Bytes, number: u64, offset: u64) -> Option<(Bytes
         return None;
     }
     let next = (offset + (FRAME_HEADER_BYTES + len) as u64).next_multiple_of(ALIGNMENT);
-    Some((bytes.slice_ref(payload), next))
+    // With its padding: a frame that was cut anywhere was reported as refused.
+    (next <= bytes.len() as u64).then(|| (bytes.slice_ref(payload), next))
 }
 
 /// Checks the header of a manifest.
@@ -104,14 +105,17 @@ impl ManifestWriter {
         Ok(writer)
     }
 
-    /// Appends an edit and makes it durable. On an error that is not a failed sync nothing has changed: the
-    /// next edit overwrites what got there.
+    /// Appends an edit and makes it durable. When the disk is full nothing has changed: the next edit
+    /// overwrites what got there. After any other failure it is unknown whether the edit counts.
     pub(crate) fn append(&mut self, changes: &[Change]) -> Result<(), Error> {
         let payload = edit::encode(changes);
         assert!(payload.len() <= EDIT_BYTES_MAX, "an edit names a bounded number of tables");
         let frame = frame(&payload, self.number, self.written);
         let written = self.file.write_at(&[IoSlice::new(&frame)], self.written);
-        written.map_err(|e| Error::io("write", &self.path, e))?;
+        written.map_err(|error| match Error::io("write", &self.path, error) {
+            Error::Io { source, .. } => Error::failed_write(&self.path, &source),
+            full => full,
+        })?;
         self.file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
         self.written += frame.len() as u64;
         Ok(())

@@ -78,7 +78,8 @@ pub(crate) fn frame_at(bytes: &Bytes, header: &LogHeader, offset: u64) -> Option
     let here = bytes.get(offset as usize..)?;
     let frame = FrameHeader::decode(here, header.number, header.salt, offset)?;
     let len = frame.payload_len as usize;
-    if len > PAYLOAD_BYTES_MAX || here.len() < FRAME_HEADER_BYTES + len {
+    // With its padding: a frame that was cut anywhere was reported as refused.
+    if len > PAYLOAD_BYTES_MAX || (here.len() as u64) < frame.frame_len() {
         return None;
     }
     let start = offset as usize + FRAME_HEADER_BYTES;
