@@ -1,40 +1,40 @@
 //! The promises of the handle, in small: what is acknowledged is visible, folded, and survives.
 
+use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use merganser_storage::fs::os::OsFs;
 use merganser_storage::fs::sim::SimFs;
 use merganser_storage::*;
 
-/// Remembers what it was told.
-#[derive(Default)]
-struct Heard(Mutex<Vec<Completion>>);
-
-type Completion = (Vec<u64>, Result<(), String>);
-
-impl CommitSink for Heard {
-    fn committed(&self, tickets: &[u64], result: Result<(), Error>) {
-        self.0.lock().unwrap().push((tickets.to_vec(), result.map_err(|error| error.to_string())));
-    }
-}
-
-fn put(key: &str, body: &str) -> Op {
-    let record = Record { head: Bytes::from(format!("h-{body}")), body: Bytes::from(body.to_owned()) };
-    Op::Put { key: Bytes::from(key.to_owned()), record }
-}
+use crate::harness::*;
 
 fn stepped(fs: &SimFs) -> (Db, Arc<Heard>, Recovery) {
     let heard = Arc::new(Heard::default());
     let fs = Arc::new(fs.clone());
     let (db, recovery) =
-        Db::open(fs, Path::new("/db"), Options::stepped(), Arc::new(NewestWins), heard.clone()).unwrap();
+        Db::open(fs, Path::new(DIR), tiny_options(), Arc::new(Concat), heard.clone()).unwrap();
     (db, heard, recovery)
+}
+
+fn threaded(dir: &Path, fold: Arc<dyn Fold>) -> (Db, Arc<Heard>) {
+    let heard = Arc::new(Heard::default());
+    let options = Options { background: Background::Threads { compaction: 1 }, ..tiny_options() };
+    let (db, _) = Db::open(Arc::new(OsFs), dir, options, fold, heard.clone()).unwrap();
+    (db, heard)
 }
 
 fn write(ticket: u64, op: Op) -> Write {
     Write { ticket, ops: vec![op], durability: Durability::Sync }
+}
+
+fn merge(key: &str, body: &str) -> Op {
+    Op::Merge {
+        key: key.to_owned().into(),
+        record: Record { head: Bytes::new(), body: body.to_owned().into() },
+    }
 }
 
 #[test]
@@ -77,38 +77,140 @@ fn what_was_acknowledged_survives_every_kind_of_crash() {
 fn a_second_open_of_the_directory_is_refused_until_the_first_closes() {
     let fs = SimFs::new();
     let (db, _, _) = stepped(&fs);
-    let again = || {
-        Db::open(
-            Arc::new(fs.clone()),
-            Path::new("/db"),
-            Options::stepped(),
-            Arc::new(NewestWins),
-            Arc::new(NoSink),
-        )
-    };
-    assert!(matches!(again(), Err(Error::Locked { .. })));
+    assert!(matches!(open(&fs), Err(Error::Locked { .. })));
+    let other = db.clone();
     db.close().unwrap();
-    assert!(again().is_ok());
+    assert!(matches!(other.get(b"a"), Err(Error::NotOpen)));
+    drop(other);
+    assert!(open(&fs).is_ok());
 }
 
 #[test]
-fn threads_commit_on_a_real_disk_and_a_reopen_finds_it() {
+fn a_real_directory_is_locked_too_and_free_once_the_last_handle_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || {
-        let sink = Arc::new(Heard::default());
-        let options = Options { log_file_bytes: 1 << 20, ..Options::default() };
-        Db::open(Arc::new(OsFs), dir.path(), options, Arc::new(NewestWins), sink.clone())
-            .map(|(db, _)| (db, sink))
-            .unwrap()
-    };
-    let (db, sink) = open();
-    db.submit((0..100).map(|n| write(n, put(&format!("k{n}"), &"v".repeat(n as usize * 100)))).collect());
+    let (db, _) = threaded(dir.path(), Arc::new(Concat));
+    db.write(vec![put("a", "1")], Durability::Sync).unwrap();
+    let again = Db::open(Arc::new(OsFs), dir.path(), tiny_options(), Arc::new(Concat), Arc::new(NoSink));
+    assert!(matches!(again, Err(Error::Locked { .. })));
+    drop(again);
+    drop(db);
+    let (db, _) = threaded(dir.path(), Arc::new(Concat));
+    assert_eq!(db.get(b"a").unwrap().unwrap().body, "1");
+}
+
+#[test]
+fn threads_commit_in_order_on_a_real_disk_and_a_reopen_finds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, heard) = threaded(dir.path(), Arc::new(Concat));
+    for batch in 0..10 {
+        let one = |n: u64| write(n, put(&format!("k{n}"), &"v".repeat(n as usize * 100)));
+        db.submit((batch * 10..batch * 10 + 10).map(one).collect());
+    }
     db.write(vec![put("last", "1")], Durability::None).unwrap();
-    let tickets: Vec<u64> = sink.0.lock().unwrap().iter().flat_map(|(tickets, _)| tickets.clone()).collect();
+    let completions = heard.0.lock().unwrap().clone();
+    let tickets: Vec<u64> = completions.iter().flat_map(|(tickets, _)| tickets.clone()).collect();
     assert_eq!(tickets, (0..100).collect::<Vec<_>>());
+    assert!(completions.len() <= 10, "at most one group per submit");
+    db.flush().unwrap();
     db.close().unwrap();
-    let (db, _) = open();
+    let (db, _) = threaded(dir.path(), Arc::new(Concat));
     assert_eq!(db.get(b"k77").unwrap().unwrap().body, "v".repeat(7700));
     assert_eq!(db.get(b"last").unwrap().unwrap().body, "1");
     db.close().unwrap();
+}
+
+#[test]
+fn an_interval_write_is_acknowledged_at_once_and_synced_by_a_later_step() {
+    let fs = SimFs::new();
+    let (db, heard, _) = stepped(&fs);
+    let before = fs.syncs();
+    db.submit(vec![Write { ticket: 1, ops: vec![put("a", "1")], durability: Durability::Interval }]);
+    assert_eq!(db.step(), Step::Committed { n: 1 });
+    assert_eq!((heard.0.lock().unwrap().len(), fs.syncs() - before), (1, 0));
+    assert_eq!(db.get(b"a").unwrap().unwrap().body, "1");
+    assert_eq!(db.step(), Step::Synced);
+    assert_eq!(fs.syncs() - before, 1);
+    assert_eq!(db.step(), Step::Idle);
+    for seed in 0..10 {
+        assert!(stepped(&fs.crash_image(seed)).0.get(b"a").unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_scan_goes_on_over_what_it_began_with_while_tables_come_and_go() {
+    let fs = SimFs::new();
+    let (db, _, _) = stepped(&fs);
+    for n in 0..100 {
+        db.write(vec![put(&format!("k{n:02}"), "old")], Durability::None).unwrap();
+    }
+    db.flush().unwrap();
+    let mut scan = db.scan((Bound::Unbounded, Bound::Unbounded));
+    assert_eq!(scan.next().unwrap().unwrap().0, "k00");
+    for n in 0..100 {
+        db.write(vec![Op::Remove { key: format!("k{n:02}").into() }], Durability::None).unwrap();
+    }
+    db.compact_all().unwrap();
+    assert_eq!(contents(&db).unwrap(), Model::default());
+    assert_eq!(files_named(&fs, ".sst").len(), 0);
+    // Removes that were in the memtable then may show or not; what shows is what was written.
+    assert!(scan.map(|item| item.unwrap()).all(|(_, record)| record.body == "old"));
+}
+
+#[test]
+fn log_files_are_recycled_and_their_old_frames_never_come_back() {
+    let fs = SimFs::new();
+    let (db, _, _) = stepped(&fs);
+    let mut model = Model::default();
+    let mut most_logs = 0;
+    for n in 0..300 {
+        let op = vec![merge(&format!("k{}", n % 7), &format!("[{n}]"))];
+        db.write(op.clone(), Durability::Sync).unwrap();
+        model.apply(&op);
+        rest(&db);
+        most_logs = most_logs.max(files_named(&fs, ".wal").len());
+        if n % 37 == 0 {
+            assert_eq!(contents(&stepped(&fs.crash_image(n)).0).unwrap(), model);
+        }
+    }
+    assert!(db.metrics().flushes > 5);
+    assert!(most_logs <= 4, "{most_logs} logs at once");
+}
+
+/// Panics instead of folding.
+struct Panics;
+
+impl Fold for Panics {
+    fn fold(&self, _key: &[u8], _newest_first: &[Record]) -> Result<Record, FoldError> {
+        panic!("a bug in the caller's fold");
+    }
+}
+
+#[test]
+fn a_panic_in_the_fold_poisons_and_leaves_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let heard = Arc::new(Heard::default());
+    let options = Options { log_file_bytes: 64 << 10, ..Options::default() };
+    let db = Db::open(Arc::new(OsFs), dir.path(), options, Arc::new(Panics), heard.clone()).unwrap().0;
+    // The memtable folds a stack once it is tall, on the log thread.
+    let mut last = Ok(());
+    for n in 0..40 {
+        db.submit(vec![write(n, merge("k", "x"))]);
+        last = db.write(vec![merge("k", "y")], Durability::None);
+    }
+    assert!(matches!(last, Err(Error::Poisoned { .. })), "{last:?}");
+    assert!(matches!(db.get(b"other"), Err(Error::Poisoned { .. })));
+    drop(db);
+    let tickets: Vec<u64> = heard.0.lock().unwrap().iter().flat_map(|(tickets, _)| tickets.clone()).collect();
+    assert_eq!(tickets, (0..40).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_database_without_its_pointer_is_not_taken_for_a_new_one() {
+    let fs = SimFs::new();
+    let (db, _, _) = stepped(&fs);
+    db.write(vec![put("a", "1")], Durability::Sync).unwrap();
+    drop(db);
+    let image = fs.crash_image(0);
+    fs::Fs::unlink(&image, &Path::new(DIR).join("CURRENT")).unwrap();
+    assert!(matches!(open(&image), Err(Error::Corruption { .. })));
 }

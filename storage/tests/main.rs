@@ -1,6 +1,7 @@
 //! The engine's tests as one binary: each module is one concern.
 
 mod basics;
+mod compatibility;
 mod corruption;
 mod crash;
 mod faults;

@@ -171,9 +171,12 @@ impl Footer {
         let (filter, index, properties) = (handle(), handle(), handle());
         let salt = u64s();
         let _reserved = u64s();
-        match u64s() as u32 {
-            VERSION => Ok(Footer { filter, index, properties, salt }),
-            other => Err(FooterDamage::Version(other)),
+        let version_and_flags = u64s();
+        match (version_and_flags as u32, version_and_flags >> 32) {
+            (VERSION, 0) => Ok(Footer { filter, index, properties, salt }),
+            // Whoever gives a flag a meaning raises the version too.
+            (VERSION, _) => Err(FooterDamage::Unreadable),
+            (other, _) => Err(FooterDamage::Version(other)),
         }
     }
 }
