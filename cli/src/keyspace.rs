@@ -1,0 +1,230 @@
+//! `keyspace create | set | show | list`.
+//!
+//! In: a name and settings. Out: the keyspace as the cluster has it, and which nodes are ready for
+//! it. Absent: checks of the settings; the cluster makes them and names the wrong one.
+
+use crate::{
+    args::Global,
+    failure::Exit,
+    output::{Output, hex, table},
+};
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use merganser_client::proto::{self, DeleteSemantics, Durability, KeyspaceSettings};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyspaceArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Create a keyspace.
+    Create {
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Change settings; what is not named stays as it is.
+    Set {
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Settings of a keyspace, and which nodes are ready for it.
+    Show { name: String },
+    /// All keyspaces.
+    List,
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// Replicas of each key [default: 3].
+    #[arg(long)]
+    n: Option<u32>,
+    /// Replicas that must answer a read [default: a majority].
+    #[arg(long)]
+    r: Option<u32>,
+    /// Replicas that must acknowledge a write [default: a majority].
+    #[arg(long)]
+    w: Option<u32>,
+    /// How conflicts end: siblings, lww, resolver:PLUGIN or lattice:PLUGIN [default: siblings].
+    #[arg(long)]
+    policy: Option<String>,
+    /// A file that is handed to the plugin with each call, 64 KiB at most.
+    #[arg(long, value_name = "FILE")]
+    plugin_config: Option<PathBuf>,
+    /// What wins if a key is deleted and changed at the same time.
+    #[arg(long, value_enum)]
+    delete: Option<Winner>,
+    /// When a write counts as stored [default: sync].
+    #[arg(long, value_enum)]
+    durability: Option<Stored>,
+    /// Blind puts are refused at this many siblings [default: 64].
+    #[arg(long)]
+    siblings_max: Option<u32>,
+    /// How long after the last write a resolution is stored.
+    #[arg(long, value_name = "TIME", value_parser = crate::args::duration)]
+    write_back_delay: Option<std::time::Duration>,
+    /// Never store a resolution, only show it.
+    #[arg(long, conflicts_with = "write_back_delay")]
+    write_back_never: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Winner {
+    #[value(name = "update-wins")]
+    Update,
+    #[value(name = "delete-wins")]
+    Delete,
+    #[value(name = "plugin-decides")]
+    Plugin,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Stored {
+    Sync,
+    Interval,
+    None,
+}
+
+impl Settings {
+    fn into_wire(self, new: bool) -> Result<KeyspaceSettings> {
+        let plugin_config = match &self.plugin_config {
+            Some(path) => {
+                std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?
+            }
+            None => Vec::new(),
+        };
+        let policy = match self.policy {
+            None if new => "siblings".into(),
+            policy => policy.unwrap_or_default(),
+        };
+        let delete_semantics = match self.delete {
+            None | Some(Winner::Update) => DeleteSemantics::UpdateWins,
+            Some(Winner::Delete) => DeleteSemantics::DeleteWins,
+            Some(Winner::Plugin) => DeleteSemantics::PluginDecides,
+        };
+        let durability = match self.durability {
+            None | Some(Stored::Sync) => Durability::Sync,
+            Some(Stored::Interval) => Durability::Interval,
+            Some(Stored::None) => Durability::None,
+        };
+        let delay_ms = self.write_back_delay.map(|delay| delay.as_millis() as u32);
+        Ok(KeyspaceSettings {
+            n: self.n.unwrap_or_default(),
+            r: self.r.unwrap_or_default(),
+            w: self.w.unwrap_or_default(),
+            policy,
+            plugin_config: plugin_config.into(),
+            delete_semantics: delete_semantics as i32,
+            durability: durability as i32,
+            siblings_max: self.siblings_max.unwrap_or_default(),
+            write_back_delay_ms: delay_ms,
+            write_back_never: self.write_back_never,
+        })
+    }
+}
+
+pub(crate) async fn run(args: KeyspaceArgs, global: &Global, output: Output) -> Result<Exit> {
+    let admin = global.admin().await?;
+    let keyspace = match args.action {
+        Action::Create { name, settings } => admin.create_keyspace(&name, settings.into_wire(true)?).await?,
+        Action::Set { name, settings } => admin.update_keyspace(&name, settings.into_wire(false)?).await?,
+        Action::Show { name } => admin.keyspace(&name).await?,
+        Action::List => {
+            let keyspaces = admin.keyspaces().await?;
+            output.result(|| list(&keyspaces), || keyspaces.iter().map(keyspace_json).collect())?;
+            return Ok(Exit::Ok);
+        }
+    };
+    output.result(|| show(&keyspace), || keyspace_json(&keyspace))?;
+    Ok(Exit::Ok)
+}
+
+fn list(keyspaces: &[proto::Keyspace]) -> String {
+    let rows = keyspaces.iter().map(|keyspace| {
+        let settings = keyspace.settings.clone().unwrap_or_default();
+        let waiting = keyspace.prepared.as_ref().map_or(0, |prepared| prepared.waiting.len());
+        vec![
+            keyspace.name.clone(),
+            format!("{}/{}/{}", settings.n, settings.r, settings.w),
+            settings.policy,
+            keyspace.policy_epoch.to_string(),
+            if waiting == 0 { "all nodes".into() } else { format!("{waiting} nodes wait") },
+        ]
+    });
+    table(&["KEYSPACE", "N/R/W", "POLICY", "EPOCH", "READY"], rows)
+}
+
+fn show(keyspace: &proto::Keyspace) -> String {
+    let settings = keyspace.settings.clone().unwrap_or_default();
+    let prepared = keyspace.prepared.clone().unwrap_or_default();
+    let mut rows = vec![
+        ("keyspace", keyspace.name.clone()),
+        ("n / r / w", format!("{} / {} / {}", settings.n, settings.r, settings.w)),
+        ("policy", settings.policy.clone()),
+        ("policy epoch", keyspace.policy_epoch.to_string()),
+        ("delete", delete_name(settings.delete_semantics()).into()),
+        ("durability", durability_name(settings.durability()).into()),
+        ("siblings max", settings.siblings_max.to_string()),
+    ];
+    if !keyspace.plugin_hash.is_empty() {
+        rows.push(("plugin", hex(&keyspace.plugin_hash)));
+    }
+    if settings.policy.starts_with("resolver:") {
+        let write_back = match (settings.write_back_never, settings.write_back_delay_ms) {
+            (true, _) => "never".into(),
+            (false, Some(delay)) => format!("after {delay} ms"),
+            (false, None) => "after the default time".into(),
+        };
+        rows.push(("write-back", write_back));
+    }
+    rows.push(("ready", prepared.ready.join(", ")));
+    if !prepared.waiting.is_empty() {
+        rows.push(("waiting", prepared.waiting.join(", ")));
+    }
+    let lines: Vec<String> = rows.into_iter().map(|(name, value)| format!("{name:<14}{value}")).collect();
+    lines.join("\n")
+}
+
+fn delete_name(semantics: DeleteSemantics) -> &'static str {
+    match semantics {
+        DeleteSemantics::UpdateWins => "update-wins",
+        DeleteSemantics::DeleteWins => "delete-wins",
+        DeleteSemantics::PluginDecides => "plugin-decides",
+    }
+}
+
+fn durability_name(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Sync => "sync",
+        Durability::Interval => "interval",
+        Durability::None => "none",
+    }
+}
+
+fn keyspace_json(keyspace: &proto::Keyspace) -> Value {
+    let settings = keyspace.settings.clone().unwrap_or_default();
+    let prepared = keyspace.prepared.clone().unwrap_or_default();
+    json!({
+        "name": keyspace.name,
+        "n": settings.n,
+        "r": settings.r,
+        "w": settings.w,
+        "policy": settings.policy,
+        "plugin_config": crate::output::bytes_json(&settings.plugin_config),
+        "delete": delete_name(settings.delete_semantics()),
+        "durability": durability_name(settings.durability()),
+        "siblings_max": settings.siblings_max,
+        "write_back_delay_ms": settings.write_back_delay_ms,
+        "write_back_never": settings.write_back_never,
+        "policy_epoch": keyspace.policy_epoch,
+        "plugin_hash": hex(&keyspace.plugin_hash),
+        "ready": prepared.ready,
+        "waiting": prepared.waiting,
+    })
+}
