@@ -7,8 +7,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use wasmparser::Payload;
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
+use wit_component::StringEncoding;
 
 use crate::bindings::exports::merganser::plugin::{merge, operations, plugin, resolve};
 use crate::bindings::merganser::plugin::log;
@@ -18,6 +20,11 @@ use crate::sandbox::Guest;
 
 /// Interfaces a plugin may import: the log, and the types, which hold no function.
 const ALLOWED_IMPORTS: [&str; 2] = ["merganser:plugin/log@", "merganser:plugin/types@"];
+
+/// The only contract, from the crate that owns it.
+const CONTRACT: &str = include_str!("../../plugin-sdk/wit/plugin.wit");
+
+const ONE_WORLD: &str = "exports must be those of one world: resolve, or merge, or merge and operations";
 
 /// A component, ready to be instantiated, and the ways into it.
 pub(crate) struct Compiled {
@@ -65,8 +72,7 @@ pub(crate) fn compile(engine: &Engine, linker: &Linker<Guest>, wasm: &[u8]) -> R
         (false, true, false) => World::Lattice,
         (false, true, true) => World::ReplicatedType,
         _ => {
-            let what = "exports must be those of one world: resolve, or merge, or merge and operations";
-            return Err(Error::WrongExports(what.into()));
+            return Err(Error::WrongExports(ONE_WORLD.into()));
         }
     };
     Ok(Compiled { pre, world, plugin, resolve, merge, operations, wrapped })
@@ -81,33 +87,76 @@ fn is_core_module(wasm: &[u8]) -> Result<bool, Error> {
     }
 }
 
-/// Makes a component of a core module that carries the metadata `wit-bindgen` embeds.
+/// Makes a component of a core module that exports the functions of a world under their canonical names.
+///
+/// The metadata that `wit-bindgen` left in the module is *not* used: decoding it recurses as deep as it says, and a
+/// forged one (packages that need each other) overflows our stack. Which world it is, its exports tell; the metadata
+/// we put in its place is our own.
 fn wrap(module: &[u8]) -> Result<Vec<u8>, Error> {
-    if let Some(import) = foreign_import(module)? {
-        return Err(Error::ForbiddenImport(import));
-    }
-    // The wrapper is a build tool at heart, and bytes from strangers may well reach an `unwrap` of it.
+    let malformed = |e: wasmparser::BinaryReaderError| Error::Malformed(e.to_string());
+    wasmparser::Validator::new().validate_all(module).map_err(malformed)?;
+    let (mut bare, exports) = take_apart(module)?;
+    let exports_of = |interface: &str| {
+        let prefix = format!("merganser:plugin/{interface}@1.0.0#");
+        exports.iter().any(|name| name.starts_with(&prefix))
+    };
+    let world = match (exports_of("resolve"), exports_of("merge"), exports_of("operations")) {
+        (true, false, false) => World::Resolver,
+        (false, true, false) => World::Lattice,
+        (false, true, true) => World::ReplicatedType,
+        _ => return Err(Error::WrongExports(ONE_WORLD.into())),
+    };
+
+    // The encoder is a build tool at heart: a module that is valid and yet odd may well reach an `unwrap` of it.
     let wrapped = catch_unwind(AssertUnwindSafe(|| {
-        wit_component::ComponentEncoder::default().validate(true).module(module)?.encode()
+        let mut wit = wit_parser::Resolve::default();
+        let package = wit.push_str("plugin.wit", CONTRACT)?;
+        let world = wit.select_world(&[package], Some(world.name()))?;
+        wit_component::embed_component_metadata(&mut bare, &wit, world, StringEncoding::UTF8, false)?;
+        wit_component::ComponentEncoder::default().validate(true).module(&bare)?.encode()
     }));
     match wrapped {
         Ok(Ok(component)) => Ok(component),
-        Ok(Err(e)) => Err(Error::Malformed(format!("core module cannot be made a component: {e:#}"))),
+        Ok(Err(e)) => Err(Error::WrongExports(format!("{e:#}"))),
         Err(_) => Err(Error::Malformed("core module cannot be made a component".into())),
     }
 }
 
-/// The first import of a core module that is not one of ours, as `module::name`.
-fn foreign_import(module: &[u8]) -> Result<Option<String>, Error> {
+/// The module without its custom sections (but for the names of functions, which traps are told with), and the names
+/// of its exports. Refuses imports other than ours by name.
+fn take_apart(module: &[u8]) -> Result<(Vec<u8>, Vec<String>), Error> {
     let malformed = |e: wasmparser::BinaryReaderError| Error::Malformed(e.to_string());
+    let (mut bare, mut exports) = (module[..8].to_vec(), Vec::new());
     for payload in wasmparser::Parser::new(0).parse_all(module) {
-        let wasmparser::Payload::ImportSection(imports) = payload.map_err(malformed)? else { continue };
-        for import in imports.into_imports() {
-            let import = import.map_err(malformed)?;
-            if !ALLOWED_IMPORTS.iter().any(|allowed| import.module.starts_with(allowed)) {
-                return Ok(Some(format!("{}::{}", import.module, import.name)));
+        let payload = payload.map_err(malformed)?;
+        match &payload {
+            Payload::ImportSection(imports) => {
+                for import in imports.clone().into_imports() {
+                    let import = import.map_err(malformed)?;
+                    if !ALLOWED_IMPORTS.iter().any(|allowed| import.module.starts_with(allowed)) {
+                        return Err(Error::ForbiddenImport(format!("{}::{}", import.module, import.name)));
+                    }
+                }
             }
+            Payload::ExportSection(section) => {
+                for export in section.clone() {
+                    exports.push(export.map_err(malformed)?.name.to_owned());
+                }
+            }
+            Payload::CustomSection(custom) if custom.name() != "name" => continue,
+            _ => {}
+        }
+        if let Some((id, range)) = payload.as_section() {
+            bare.push(id);
+            let contents = range.start as usize..range.end as usize;
+            let mut length = contents.len();
+            while length >= 0x80 {
+                bare.push(length as u8 | 0x80);
+                length >>= 7;
+            }
+            bare.push(length as u8);
+            bare.extend_from_slice(&module[contents]);
         }
     }
-    Ok(None)
+    Ok((bare, exports))
 }

@@ -1,3 +1,6 @@
 //! The host against real guests: the built-in plugins, and hostile ones written as text. No Wasm toolchain is needed.
 
 mod built_ins;
+mod guests;
+mod hostile;
+mod laws;
