@@ -7,10 +7,20 @@ use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
 
+struct Packer {
+    level: i32,
+    compressor: Compressor<'static>,
+    /// Large enough for any result so far; results are copied out, so that they hold no slack.
+    scratch: Vec<u8>,
+}
+
 thread_local! {
-    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
+    static PACKER: RefCell<Option<Packer>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
+
+/// A scratch buffer larger than this is not kept.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes above which a sample is tried before the whole.
 const PROBE_ABOVE_BYTES: usize = 16 << 10;
@@ -29,20 +39,21 @@ pub(crate) fn compress(raw: &[u8], level: i32) -> Option<Vec<u8>> {
 
 fn attempt(raw: &[u8], level: i32) -> Option<Vec<u8>> {
     let worth = raw.len() - raw.len() / 8;
-    COMPRESSOR.with_borrow_mut(|slot| {
-        if slot.as_ref().is_none_or(|(held, _)| *held != level) {
-            *slot = Some((level, Compressor::new(level).ok()?));
+    PACKER.with_borrow_mut(|slot| {
+        if slot.as_ref().is_none_or(|packer| packer.level != level) {
+            *slot = Some(Packer { level, compressor: Compressor::new(level).ok()?, scratch: Vec::new() });
         }
-        let (_, compressor) = slot.as_mut()?;
-        let mut out = vec![0; zstd::zstd_safe::compress_bound(raw.len())];
-        let len = compressor.compress_to_buffer(raw, out.as_mut_slice()).ok()?;
-        if len >= worth {
-            return None;
+        let packer = slot.as_mut()?;
+        let bound = zstd::zstd_safe::compress_bound(raw.len());
+        if packer.scratch.len() < bound {
+            packer.scratch.resize(bound, 0);
         }
-        // What is kept for long should not hold the bound's slack.
-        out.truncate(len);
-        out.shrink_to_fit();
-        Some(out)
+        let len = packer.compressor.compress_to_buffer(raw, packer.scratch.as_mut_slice()).ok()?;
+        let packed = (len < worth).then(|| packer.scratch[..len].to_vec());
+        if packer.scratch.len() > SCRATCH_BYTES_MAX {
+            packer.scratch = Vec::new();
+        }
+        packed
     })
 }
 

@@ -65,7 +65,7 @@ impl Default for Options {
             memtable_bytes: 64 << 20,
             memtables_frozen_max: 4,
             log_file_bytes: 64 << 20,
-            log_files_recycled_max: 2,
+            log_files_recycled_max: 1,
             sync_interval: Duration::from_millis(10),
             queue_bytes_max: 64 << 20,
             group_bytes_max: 8 << 20,

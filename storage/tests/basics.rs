@@ -120,6 +120,89 @@ fn threads_commit_in_order_on_a_real_disk_and_a_reopen_finds_it() {
 }
 
 #[test]
+fn what_is_submitted_after_a_close_is_refused_and_what_was_before_is_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, heard) = threaded(dir.path(), Arc::new(Concat));
+    let other = db.clone();
+    db.submit(vec![write(1, put("a", "1"))]);
+    db.close().unwrap();
+    other.submit(vec![write(2, put("b", "2"))]);
+    let told = heard.0.lock().unwrap().clone();
+    assert_eq!(told[0], (vec![1], Ok(())));
+    assert!(told[1].0 == [2] && told[1].1.is_err());
+    assert!(matches!(other.write(vec![], Durability::Sync), Err(Error::NotOpen)));
+}
+
+#[test]
+fn pressure_rises_with_what_waits_to_be_flushed_and_writers_are_never_stopped() {
+    let fs = SimFs::new();
+    let options = Options { memtables_frozen_max: 8, ..tiny_options() };
+    let (db, _) = open_with(&fs, options).unwrap();
+    let mut highest = 0.0f32;
+    for n in 0..400 {
+        db.submit(vec![write(n, put(&format!("k{n}"), &"x".repeat(200)))]);
+        assert!(matches!(db.step(), Step::Committed { .. } | Step::Flushed));
+        highest = highest.max(db.pressure());
+    }
+    assert!((0.8..=1.0).contains(&highest), "{highest}");
+    rest(&db);
+    assert!(db.pressure() < 0.2);
+    assert_eq!(contents(&db).unwrap().0.len(), 400);
+}
+
+/// Several readers against a writer, flushes and compactions: a key's number only ever grows.
+#[test]
+fn readers_never_see_a_key_vanish_or_go_back_while_tables_change_under_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, _) = threaded(dir.path(), Arc::new(NewestWins));
+    let keys = 50u64;
+    let number = |n: u64| vec![Op::Put { key: format!("k{}", n % keys).into(), record: numbered(n) }];
+    (0..keys).for_each(|n| db.write(number(n), Durability::None).unwrap());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..3u64 {
+            let (db, stop) = (&db, &stop);
+            scope.spawn(move || {
+                let mut seen = vec![0u64; keys as usize];
+                let mut at = reader;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    at = (at * 7 + 1) % keys;
+                    let key = format!("k{at}");
+                    let record = if reader == 2 {
+                        let from = Bound::Included(key.clone().into_bytes());
+                        db.scan((from, Bound::Unbounded)).next().unwrap().unwrap().1
+                    } else {
+                        db.get(key.as_bytes()).unwrap().unwrap()
+                    };
+                    let found: u64 = std::str::from_utf8(&record.head).unwrap().parse().unwrap();
+                    assert_eq!(record, numbered(found));
+                    assert!(
+                        found >= seen[at as usize],
+                        "{key} went back from {} to {found}",
+                        seen[at as usize]
+                    );
+                    seen[at as usize] = found;
+                }
+            });
+        }
+        for n in keys..6_000 {
+            db.write(number(n), Durability::None).unwrap();
+            if n % 2_000 == 0 {
+                db.compact_all().unwrap();
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(db.metrics().compactions > 0 && db.metrics().flushes > 10, "{:?}", db.metrics());
+    db.close().unwrap();
+}
+
+fn numbered(n: u64) -> Record {
+    let body = format!("{n} ").repeat(n as usize % 300);
+    Record { head: n.to_string().into(), body: body.into() }
+}
+
+#[test]
 fn an_interval_write_is_acknowledged_at_once_and_synced_by_a_later_step() {
     let fs = SimFs::new();
     let (db, heard, _) = stepped(&fs);

@@ -33,7 +33,9 @@ fn a_failed_sync_poisons_and_what_was_acknowledged_survives() {
         assert!(matches!(error, Some(Error::Poisoned { .. })), "{error:?}");
     }
     db.submit(vec![Write { ticket: 10, ops: vec![put("d", "4")], durability: Durability::None }]);
-    assert_eq!(heard.0.lock().unwrap().last().unwrap().0, [10]);
+    db.step();
+    let last = heard.0.lock().unwrap().last().unwrap().clone();
+    assert!(last.0 == [10] && last.1.is_err(), "{last:?}");
     drop(db);
     // The page cache still shows "b"; a power loss shows that it never reached the disk.
     fs.crash(0);

@@ -53,6 +53,8 @@ struct Queued {
 struct Waiting {
     writes: Vec<Queued>,
     bytes: usize,
+    /// Nobody takes from the queue any more.
+    closed: bool,
 }
 
 /// Writes on their way to the log.
@@ -75,6 +77,14 @@ impl Queue {
         // Taking the lock makes sure that nobody is between the check and the wait.
         let _waiting = self.waiting.lock();
         self.arrived.notify_all();
+    }
+
+    /// Refuses what comes from now on and gives what was left.
+    fn close(&self) -> Vec<Queued> {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.writes)
     }
 
     /// Takes up to about `bytes_max`, at least one write.
@@ -124,21 +134,21 @@ pub(super) struct LogState {
 
 impl Inner {
     pub(super) fn submit(&self, writes: Vec<Write>) {
-        if writes.is_empty() {
-            return;
+        if !writes.is_empty() {
+            self.enqueue(
+                writes.into_iter().map(|write| (Waiter::Ticket(write.ticket), write.ops, write.durability)),
+            );
         }
-        if let Err(error) = self.check_usable() {
-            let tickets: Vec<u64> = writes.iter().map(|write| write.ticket).collect();
-            self.sink.committed(&tickets, Err(error));
-            return;
-        }
-        self.enqueue(
-            writes.into_iter().map(|write| (Waiter::Ticket(write.ticket), write.ops, write.durability)),
-        );
     }
 
+    /// Every write completes: through the log thread or `step`, or here when nobody will come for it.
     fn enqueue(&self, writes: impl Iterator<Item = (Waiter, Vec<Op>, Durability)>) {
         let mut waiting = self.queue.waiting.lock();
+        if waiting.closed {
+            drop(waiting);
+            self.complete(writes.map(|(waiter, _, _)| waiter), Err(Error::NotOpen));
+            return;
+        }
         for (waiter, ops, durability) in writes {
             let (bytes, refused) = match limits::check(&ops) {
                 Ok(bytes) if waiting.bytes + bytes > self.options.queue_bytes_max && waiting.bytes > 0 => {
@@ -154,6 +164,15 @@ impl Inner {
         }
         drop(waiting);
         self.queue.arrived.notify_one();
+    }
+
+    /// Completes what was left in the queue when the last handle went without a close.
+    pub(super) fn abandon_queue(&self) {
+        let left = self.queue.close();
+        // A stepped database that is dropped is a simulated crash: nobody is told anything.
+        if self.options.background != Background::Stepped {
+            self.complete(left.into_iter().map(|write| write.waiter), Err(Error::NotOpen));
+        }
     }
 
     pub(super) fn write_and_wait(&self, ops: Vec<Op>, durability: Durability) -> Result<(), Error> {
@@ -198,7 +217,7 @@ impl Inner {
             self.background.wait_for_change(Duration::from_millis(50));
             memtables = self.shape().frozen.len();
         }
-        let debt = self.pressure();
+        let debt = self.debt();
         if debt > 0.6 && memtables > 0 {
             self.background.wait_for_change(Duration::from_micros(((debt - 0.6) * 10_000.0) as u64));
         }
@@ -369,6 +388,8 @@ impl Inner {
         while self.queue.len() > 0 {
             self.commit_group();
         }
+        let left = self.queue.close();
+        self.complete(left.into_iter().map(|write| write.waiter), Err(Error::NotOpen));
         self.sync_log()?;
         let mut log = self.log.lock();
         self.check_poison()?;

@@ -85,6 +85,7 @@ impl Drop for Handle {
         for thread in self.threads.get_mut().drain(..).filter(|thread| thread.thread().id() != here) {
             let _ = thread.join();
         }
+        self.inner.abandon_queue();
     }
 }
 
@@ -133,12 +134,15 @@ impl Db {
         Ok((Db { inner, handle }, recovery))
     }
 
-    /// Hands over writes; each completes through the sink. Never waits for I/O. An empty list does nothing.
+    /// Hands over writes; each completes through the sink, in order of submission. Never waits for I/O.
+    ///
+    /// The sink is called from the log thread or from `step`; only after a close it is called from here.
     pub fn submit(&self, writes: Vec<Write>) {
         self.inner.submit(writes);
     }
 
-    /// Writes and waits for completion: for start-up and tools. Works with threads and stepped.
+    /// Writes and waits for completion: for start-up and tools. Works with threads and stepped. Not to be
+    /// called from the sink or the fold, which run on the log thread.
     pub fn write(&self, ops: Vec<Op>, durability: Durability) -> Result<(), Error> {
         self.inner.write_and_wait(ops, durability)
     }
@@ -271,14 +275,16 @@ impl Inner {
     }
 
     fn pressure(&self) -> f32 {
-        let share = |part: usize, whole: usize| part as f32 / whole.max(1) as f32;
+        self.debt().max(share(self.queue.bytes(), self.options.queue_bytes_max)).clamp(0.0, 1.0)
+    }
+
+    /// How much work in the background is outstanding. (A full queue is none: slowing the log would grow it.)
+    fn debt(&self) -> f32 {
         let shape = self.shape();
         let runs_soft = self.options.runs_max / 2;
         let runs = shape.tables.len().saturating_sub(runs_soft);
-        share(self.queue.bytes(), self.options.queue_bytes_max)
-            .max(share(shape.frozen.len(), self.options.memtables_frozen_max))
+        share(shape.frozen.len(), self.options.memtables_frozen_max)
             .max(share(runs, self.options.runs_max - runs_soft))
-            .clamp(0.0, 1.0)
     }
 
     fn metrics(&self) -> Metrics {
@@ -293,4 +299,8 @@ impl Inner {
         self.cache.report(&mut metrics);
         metrics
     }
+}
+
+fn share(part: usize, whole: usize) -> f32 {
+    part as f32 / whole.max(1) as f32
 }
