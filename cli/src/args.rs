@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Plugin(crate::plugin::PluginArgs),
     /// The nodes and the ring.
     Cluster(crate::cluster::ClusterArgs),
+    /// Look into a node's files, offline.
+    Inspect(crate::inspect::InspectArgs),
     /// Store every file of a directory under its path.
     Import(crate::tree::ImportArgs),
     /// Write what was imported back to a directory, checked byte for byte.

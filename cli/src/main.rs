@@ -10,6 +10,7 @@ mod connect;
 mod context_file;
 mod dev;
 mod failure;
+mod inspect;
 mod keyspace;
 mod kv;
 mod output;
@@ -37,6 +38,7 @@ fn run(cli: Cli, output: Output) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match cli.command {
         Command::Dev(args) => dev::run(args, output).map(|()| Exit::Ok),
+        Command::Inspect(args) => inspect::run(args, output),
         Command::Plugin(args) => plugin::run(args, global, output),
         Command::Get(args) => connect::block_on(kv::get(args, global, output)),
         Command::Put(args) => connect::block_on(kv::put(args, global, output)),
