@@ -1,1 +1,35 @@
-//! Room not yet furnished.
+//! The I/O shell of a node: everything that waits, around a core that never does.
+//!
+//! ```text
+//!   gRPC clients ──▶ grpc ──┐                  ┌──▶ replies
+//!   peers ─────────▶ peers ─┤   driver:        ├──▶ peers' outboxes, one push each
+//!   storage ───────▶ store ─┼─▶ one task owns ─┼──▶ storage, one hand-over
+//!   plugins ───────▶ resolve┤   the Node       ├──▶ plugin pool
+//!   clock ──────────────────┘                  └──▶ topology, log lines
+//! ```
+//!
+//! In reading order: [`Config`] (what an operator says) · `run` (start and stop, in order) ·
+//! `driver` (the hall) · `store`, `resolve`, `peers`, `grpc` (what surrounds it) · `accept`,
+//! `clock`, `metrics`, `telemetry`.
+//!
+//! In: a configuration. Out: a node that serves until it is told to stop. Absent on purpose: any
+//! decision about keys, replicas or conflicts; that is `merganser-core`'s.
+
+mod accept;
+mod clock;
+mod config;
+mod driver;
+mod error;
+mod grpc;
+mod metrics;
+mod peers;
+mod resolve;
+mod run;
+mod store;
+mod telemetry;
+
+pub use config::{
+    Cluster, Config, ConfigError, KEYS, Key, Limits, Listen, Log, LogFormat, Member, Node, Secret, Storage,
+};
+pub use error::Error;
+pub use run::{Running, serve, start};

@@ -1,0 +1,70 @@
+//! Stopping in order: clients' requests first, then what peers asked, then the marker.
+//!
+//! ```text
+//!   Stop ─▶ no client waits, or half the time is up ─▶ links closed
+//!        ─▶ nothing in flight: clean marker │ time is up: none, the next boot takes a new actor
+//! ```
+
+use super::Driver;
+use merganser_core::event::WriteOp;
+use merganser_core::id::Millis;
+
+/// A stop that is under way.
+pub(crate) struct Stopping {
+    /// Of the present phase.
+    pub(super) deadline: Millis,
+    /// The first phase is over.
+    pub(super) links_closed: bool,
+    phase_ms: u64,
+    failed: Option<merganser_storage::Error>,
+}
+
+/// How the driver ended.
+pub(crate) enum Stopped {
+    /// With nothing in flight: write this, synced, as the last.
+    Clean(WriteOp),
+    /// With something in flight, which a peer may or may not hold.
+    Unclean,
+    /// The disk failed.
+    Failed(merganser_storage::Error),
+}
+
+impl Driver {
+    pub(super) fn begin_stop(&mut self, now: Millis, drain_ms: u64) {
+        if self.halls.stopping.is_none() {
+            let phase_ms = drain_ms / 2;
+            self.halls.stopping =
+                Some(Stopping { deadline: now.after(phase_ms), links_closed: false, phase_ms, failed: None });
+        }
+    }
+
+    pub(super) fn storage_stopped(&mut self, error: merganser_storage::Error) {
+        tracing::error!(%error, "storage_stopped");
+        let stopping =
+            Stopping { deadline: Millis(0), links_closed: false, phase_ms: 0, failed: Some(error) };
+        self.halls.stopping = Some(stopping);
+    }
+
+    /// Whether the node has come to an end, looked at after each turn.
+    pub(super) fn stopped(&mut self, now: Millis) -> Option<super::Stopped> {
+        let waits = !self.halls.clients.is_empty() || !self.halls.operators.is_empty();
+        let stopping = self.halls.stopping.as_mut()?;
+        if let Some(error) = stopping.failed.take() {
+            return Some(Stopped::Failed(error));
+        }
+        if !stopping.links_closed {
+            if waits && now < stopping.deadline {
+                return None;
+            }
+            stopping.links_closed = true;
+            stopping.deadline = now.after(stopping.phase_ms);
+            self.close_links(now);
+            self.apply(now);
+        }
+        if let Some(marker) = self.node.clean_marker() {
+            return Some(Stopped::Clean(marker));
+        }
+        let late = self.halls.stopping.as_ref().is_some_and(|stopping| now >= stopping.deadline);
+        late.then_some(Stopped::Unclean)
+    }
+}

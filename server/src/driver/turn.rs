@@ -1,0 +1,298 @@
+//! One turn: inputs become events, effects are carried out, each kind once.
+//!
+//! Reads are answered at once where storage need not wait, and their events handled in the same
+//! turn, until no read is left. Writes go to storage in the order in which they were decided.
+
+use super::{Driver, Input, Link, PRESSURE_PERIOD_MS, ReplyTo, Snapshot};
+use crate::metrics::{self, metric};
+use crate::store;
+use bytes::Bytes;
+use merganser_core::event::{Effect, Event, Notice, StorageFailure};
+use merganser_core::id::{ClientTicket, Millis, NodeId, Ticket};
+use merganser_core::message::Message;
+use merganser_core::request::{Outcome, Problem};
+use std::sync::Arc;
+
+/// Above this pressure of storage clients' writes are refused, to leave room for replication.
+const PRESSURE_MAX: f32 = 0.95;
+const SHED_RETRY_MS: u32 = 50;
+
+impl Driver {
+    /// An input becomes events.
+    pub(super) fn take(&mut self, now: Millis, input: Input) {
+        match input {
+            Input::Client { request, reply } => {
+                self.metrics.requests.add(1);
+                if request.operation.is_write() && self.storage_is_behind(now) {
+                    self.metrics.requests_shed.add(1);
+                    let problem = Problem::Overloaded { retry_after_ms: SHED_RETRY_MS };
+                    return self.reply(reply, Outcome::Failed(problem));
+                }
+                let ticket = self.next_ticket();
+                self.halls.clients.insert(ticket, reply);
+                self.handle(now, Event::Client { ticket, request });
+            }
+            Input::Admin { request, reply } => {
+                let ticket = self.next_ticket();
+                self.halls.operators.insert(ticket, reply);
+                self.handle(now, Event::Admin { ticket, request });
+            }
+            Input::Look(reply) => {
+                let _ = reply.send(self.snapshot());
+            }
+            Input::LinkUp { peer, link, outbox } => self.link_up(now, peer, link, outbox),
+            Input::LinkDown { peer, link } => self.link_down(now, peer, link),
+            Input::Frame { from, messages, room } => {
+                drop(room);
+                for message in messages {
+                    self.handle(now, Event::Message { from, message });
+                }
+            }
+            Input::Committed { tickets, result } => self.handle(now, Event::WritesDone { tickets, result }),
+            Input::ReadDone { ticket, result } => self.handle(now, Event::ReadDone { ticket, result }),
+            Input::PluginDone { ticket, answer } => self.handle(now, Event::PluginDone { ticket, answer }),
+            Input::PluginLoaded { hash, result } => self.handle(now, Event::PluginLoaded { hash, result }),
+            Input::StorageStopped(error) => self.storage_stopped(error),
+            Input::Stop { drain_ms } => self.begin_stop(now, drain_ms),
+        }
+    }
+
+    /// Carries the effects out.
+    pub(super) fn apply(&mut self, now: Millis) {
+        let mut effects = std::mem::take(&mut self.halls.effects);
+        let mut again = std::mem::take(&mut self.halls.again);
+        let mut sent = Encoded::default();
+        loop {
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Read { ticket, key } => again.extend(self.read(ticket, key)),
+                    Effect::Write { ticket, ops, durability } => {
+                        self.metrics.effects_write.add(1);
+                        self.halls.writes.push(store::write(ticket, ops, durability));
+                    }
+                    Effect::Send { to, message } => match self.halls.links.get_mut(&to) {
+                        Some(link) => link.messages.push(sent.bytes(message)),
+                        None => self.metrics.peer_messages_dropped.add(1),
+                    },
+                    Effect::Reply { ticket, outcome } => {
+                        if let Some(reply) = self.halls.clients.remove(&ticket) {
+                            self.reply(reply, outcome);
+                        }
+                    }
+                    Effect::AdminReply { ticket, reply } => {
+                        if let Some(operator) = self.halls.operators.remove(&ticket)
+                            && operator.send(reply).is_err()
+                        {
+                            self.metrics.replies_dropped.add(1);
+                        }
+                    }
+                    Effect::Plugin { ticket, plugin, call } => {
+                        again.extend(self.plugins.call(ticket, plugin, call));
+                    }
+                    Effect::LoadPlugin { hash, module } => self.plugins.load(hash, module),
+                    Effect::Notice(notice) => self.notice(notice),
+                }
+            }
+            if again.is_empty() {
+                break;
+            }
+            for event in again.drain(..) {
+                self.node.handle(now, event, &mut effects);
+            }
+        }
+        self.halls.effects = effects;
+        self.halls.again = again;
+        for link in self.halls.links.values_mut() {
+            if !link.messages.is_empty() {
+                link.outbox.push(&mut link.messages);
+            }
+        }
+        if !self.halls.writes.is_empty() {
+            self.db.submit(std::mem::take(&mut self.halls.writes));
+        }
+        if std::mem::take(&mut self.halls.topology_changed) {
+            let keyspaces = self.node.catalog().keyspaces.values();
+            for plugin in keyspaces.filter_map(|entry| entry.settings.policy.plugin()) {
+                self.plugins.prepare(plugin.hash);
+            }
+            let topology =
+                self.directory.topology(self.node.catalog(), |id| self.halls.links.contains_key(&id));
+            self.topology.send_replace(Arc::new(topology));
+        }
+    }
+
+    /// The answer, if it need not wait.
+    fn read(&mut self, ticket: Ticket, key: Bytes) -> Option<Event> {
+        self.metrics.effects_read.add(1);
+        if let Some(result) = store::try_get(&self.db, &key) {
+            return Some(Event::ReadDone { ticket, result });
+        }
+        self.metrics.reads_blocked.add(1);
+        if self.readers.read(ticket, key) {
+            return None;
+        }
+        self.metrics.reads_refused.add(1);
+        Some(Event::ReadDone { ticket, result: Err(StorageFailure::Overloaded) })
+    }
+
+    pub(super) fn reply(&self, to: ReplyTo, outcome: Outcome) {
+        let gone = match to {
+            ReplyTo::Call(reply) => reply.send(outcome).is_err(),
+            ReplyTo::Pipeline { id, outcomes } => outcomes.send((id, outcome)).is_err(),
+        };
+        self.metrics.replies_dropped.add(gone.into());
+    }
+
+    fn next_ticket(&mut self) -> ClientTicket {
+        self.halls.tickets += 1;
+        ClientTicket(self.halls.tickets)
+    }
+
+    fn storage_is_behind(&mut self, now: Millis) -> bool {
+        if now.since(self.halls.pressure_at) >= PRESSURE_PERIOD_MS {
+            self.halls.pressure_at = now;
+            self.halls.pressure = self.db.pressure();
+        }
+        self.halls.pressure >= PRESSURE_MAX
+    }
+
+    fn link_up(&mut self, now: Millis, peer: NodeId, number: u64, outbox: Arc<crate::peers::Outbox>) {
+        if self.halls.stopping.as_ref().is_some_and(|stopping| stopping.links_closed) {
+            return outbox.close(None);
+        }
+        let link = Link { number, outbox, messages: Vec::new() };
+        if let Some(older) = self.halls.links.insert(peer, link) {
+            older.outbox.close(None);
+            self.handle(now, Event::Link { peer, up: false });
+        }
+        self.halls.topology_changed = true;
+        self.handle(now, Event::Link { peer, up: true });
+    }
+
+    fn link_down(&mut self, now: Millis, peer: NodeId, number: u64) {
+        // An older link of a peer that has a newer one says nothing.
+        if self.halls.links.get(&peer).is_some_and(|link| link.number == number) {
+            self.halls.links.remove(&peer);
+            self.halls.topology_changed = true;
+            self.handle(now, Event::Link { peer, up: false });
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        let m = &self.metrics;
+        match &notice {
+            Notice::CatalogChanged => {
+                self.halls.topology_changed = true;
+                tracing::info!("catalog_changed");
+            }
+            Notice::ReadRepair { .. } => m.notices_read_repair.add(1),
+            Notice::WroteBack { keyspace, key } => {
+                m.notices_wrote_back.add(1);
+                tracing::debug!(keyspace, key = %key.escape_ascii(), "resolution_stored");
+            }
+            Notice::PluginFailed { plugin, keyspace, reason } => {
+                tracing::warn!(%plugin, keyspace, reason, "plugin_failed");
+            }
+            Notice::BreakerTripped { keyspace, key } => {
+                m.notices_breaker.add(1);
+                tracing::warn!(keyspace, key = %key.escape_ascii(), "resolutions_stopped");
+            }
+            Notice::LargeContext { keyspace, key, actors } => {
+                m.notices_large_context.add(1);
+                tracing::warn!(keyspace, key = %key.escape_ascii(), actors, "large_context");
+            }
+            Notice::CorruptRecord { key, reason } => {
+                m.notices_corrupt_record.add(1);
+                tracing::error!(storage_key = %key.escape_ascii(), reason, "corrupt_record");
+            }
+            Notice::Amnesia { seen, issued } => {
+                m.notices_amnesia.add(1);
+                tracing::error!(%seen, issued, "amnesia");
+            }
+            Notice::DotReused { dot, key } => {
+                m.notices_dot_reused.add(1);
+                tracing::error!(%dot, storage_key = %key.escape_ascii(), "dot_reused");
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let status = self.node.status();
+        let m = &self.metrics;
+        let turns = m.driver_turns.get().max(1) as f64;
+        let mut metrics = vec![
+            metric(
+                "events_per_turn",
+                "Events that one turn of the driver handles, on average.",
+                m.driver_events.get() as f64 / turns,
+            ),
+            metric("in_flight", "Requests in flight.", status.in_flight as f64),
+            metric("links", "Links to peers that are up.", self.halls.links.len() as f64),
+            metric(
+                "plugin_queue_bytes",
+                "Input of plugin calls that wait.",
+                self.plugins.waiting_bytes() as f64,
+            ),
+            metric(
+                "plugin_breakers_open",
+                "Breakers of a keyspace and plugin that are open.",
+                self.plugins.breakers_open() as f64,
+            ),
+        ];
+        metrics.extend(m.list());
+        metrics.extend(metrics::of_storage(&self.db.metrics(), self.db.pressure()));
+        metrics.extend(status.metrics.iter().map(|(name, help, value)| metric(name, help, *value)));
+        Snapshot {
+            actor: status.incarnation.actor.0,
+            up: self.halls.links.keys().copied().collect(),
+            metrics,
+        }
+    }
+
+    /// Closes all links; peers see it and go on without this node.
+    pub(super) fn close_links(&mut self, now: Millis) {
+        let links = std::mem::take(&mut self.halls.links);
+        for (peer, link) in links {
+            link.outbox.close(None);
+            self.handle(now, Event::Link { peer, up: false });
+        }
+    }
+}
+
+/// A message that goes to several peers in a row is encoded once.
+#[derive(Default)]
+struct Encoded {
+    last: Option<(Message, Bytes)>,
+}
+
+impl Encoded {
+    fn bytes(&mut self, message: Message) -> Bytes {
+        match &self.last {
+            Some((last, bytes)) if same(last, &message) => bytes.clone(),
+            _ => {
+                let bytes = message.encode();
+                self.last = Some((message, bytes.clone()));
+                bytes
+            }
+        }
+    }
+}
+
+/// Whether both are one message, told without comparing values: false where that is not certain.
+fn same(a: &Message, b: &Message) -> bool {
+    let shared = |a: &Bytes, b: &Bytes| a.as_ptr() == b.as_ptr() && a.len() == b.len();
+    match (a, b) {
+        (
+            Message::Replicate { op, keyspace, key, record },
+            Message::Replicate { op: op_b, keyspace: keyspace_b, key: key_b, record: record_b },
+        ) => {
+            op == op_b
+                && keyspace == keyspace_b
+                && shared(key, key_b)
+                && shared(&record.head, &record_b.head)
+                && shared(&record.body, &record_b.body)
+        }
+        (Message::Read { .. }, Message::Read { .. }) => a == b,
+        _ => false,
+    }
+}

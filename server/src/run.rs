@@ -1,0 +1,284 @@
+//! Start and stop, in order.
+//!
+//! ```text
+//!   start   ports ─▶ storage, recovered ─▶ who am I: identity synced ─▶ node ─▶ serve, "ready"
+//!   stop    health says so, no new calls ─▶ in flight drained ─▶ links closed ─▶ clean marker
+//!           synced ─▶ storage closed
+//! ```
+//!
+//! In: a checked configuration. Out: a node on a thread of its own, with a runtime of its own on
+//! which all of its services run (one thread: see `docs/decisions`). Absent: what it serves.
+
+use crate::accept;
+use crate::config::Config;
+use crate::driver::{Door, Driver, Halls, Input, Stopped};
+use crate::error::Error;
+use crate::grpc::{self, Directory};
+use crate::metrics::Metrics;
+use crate::peers::{self, Credentials, Peers};
+use crate::resolve::{self, Plugins};
+use crate::store::{self, Commits, CoreFold, Readers};
+use crate::telemetry;
+use merganser_core::Node;
+use merganser_core::boot;
+use merganser_core::catalog::Catalog;
+use merganser_core::config::Config as CoreConfig;
+use merganser_core::id::NodeId;
+use merganser_core::storage_key;
+use merganser_proto::v1::TopologyReply;
+use merganser_storage::fs::os::OsFs;
+use merganser_storage::{Db, Durability};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic_health::ServingStatus;
+
+/// How long a stop waits for the last bytes of replies to leave.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Serves until SIGINT or SIGTERM, or until the disk fails.
+pub fn serve(config: Config) -> Result<(), Error> {
+    config.check()?;
+    telemetry::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut running = start(config)?;
+    println!("ready: clients {}, peers {}", running.client_address, running.peer_address);
+    runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            interrupt = tokio::signal::ctrl_c() => interrupt?,
+            _ = terminate.recv() => {}
+            _ = &mut running.ended => {}
+        }
+        Ok::<(), Error>(())
+    })?;
+    running.stop()
+}
+
+/// A node that serves, on a thread of its own. Dropping it stops it.
+pub struct Running {
+    client_address: SocketAddr,
+    peer_address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    ended: oneshot::Receiver<()>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Running {
+    /// Where it listens for clients.
+    pub fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
+    /// Where it listens for peers.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer_address
+    }
+
+    /// Stops it in order and says how it ended.
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        // Gone already if the node has ended by itself.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        self.thread.take().map_or(Ok(()), |thread| thread.join().unwrap_or(Err(Error::Panicked)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(%error, "the node ended badly");
+        }
+    }
+}
+
+/// Starts a node and returns once it serves.
+pub fn start(config: Config) -> Result<Running, Error> {
+    config.check()?;
+    let clients = listen("clients", "client", config.client_address()?)?;
+    let peers = listen("peers", "peer", config.peer_address()?)?;
+    let (client_address, peer_address) = (clients.local_addr()?, peers.local_addr()?);
+    let (door, inputs) = Door::new();
+    let metrics = Arc::new(Metrics::default());
+
+    let sink = Arc::new(Commits(door.clone()));
+    let options = store::options(&config.storage);
+    let (db, recovery) = Db::open(Arc::new(OsFs), &config.storage.dir, options, Arc::new(CoreFold), sink)?;
+    tracing::info!(dir = %config.storage.dir.display(), ?recovery, "storage_opened");
+    let node = boot(&config, &db)?;
+
+    let plugin_bytes_max = (config.limits.plugin_queue_mb << 20) as usize;
+    let plugins = Plugins::start(config.limits.plugin_threads, plugin_bytes_max, &door, &metrics)?;
+    let readers = Readers::start(config.storage.read_threads, &db, &door)?;
+    let directory = Arc::new(Directory::new(&config, node.ring()));
+    let (topology, topology_seen) = watch::channel(Arc::new(TopologyReply::default()));
+    let host = plugins.host();
+    let driver = Driver {
+        node,
+        db: db.clone(),
+        readers,
+        plugins,
+        directory: Arc::clone(&directory),
+        topology,
+        metrics: Arc::clone(&metrics),
+        halls: Halls::default(),
+    };
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    let parts = Parts {
+        config,
+        clients,
+        peers,
+        door,
+        inputs,
+        metrics,
+        directory,
+        topology: topology_seen,
+        host,
+        driver,
+        db,
+    };
+    let name = format!("node-{}", parts.config.node.name);
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let result = parts.run(&runtime, stopped);
+        drop(end);
+        // Tasks that still wait for something are dropped here.
+        runtime.shutdown_background();
+        result
+    })?;
+    tracing::info!(clients = %client_address, peers = %peer_address, "ready");
+    Ok(Running { client_address, peer_address, stop: Some(stop), ended, thread: Some(thread) })
+}
+
+fn listen(what: &'static str, key: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| Error::Listen { what, key, address, source })
+}
+
+/// Who this node is and what it knew: read from disk, and synced before anything is served.
+fn boot(config: &Config, db: &Db) -> Result<Node, Error> {
+    let mut random = StdRng::from_os_rng();
+    let identity = db.get(&storage_key::identity())?.map(store::to_core);
+    let (incarnation, op) = boot::begin(identity.as_ref(), random.random());
+    db.write(vec![store::op(op)], Durability::Sync)?;
+    let catalog = match db.get(&storage_key::catalog())? {
+        Some(record) => Catalog::decode(record.head)
+            .map_err(|error| Error::Damaged { what: "the catalog", reason: error.to_string() })?,
+        None => Catalog::default(),
+    };
+    tracing::info!(node = config.node.name, actor = ?incarnation.actor, issued = incarnation.issued, "booted");
+    let limits = &config.limits;
+    let this = NodeId::from_name(&config.node.name);
+    let core = CoreConfig {
+        built_in: resolve::built_in(),
+        timeout_ms: limits.timeout_ms,
+        timeout_ms_max: limits.timeout_ms_max,
+        hedge_ms: limits.hedge_ms,
+        catalog_period_ms: limits.catalog_period_ms,
+        in_flight_max: limits.in_flight as usize,
+        ..CoreConfig::new(this, config.core_members(), config.cluster.secret.0.clone().into_bytes())
+    };
+    Ok(Node::new(core, incarnation, catalog, random.random()))
+}
+
+/// Everything of a node that is about to serve.
+struct Parts {
+    config: Config,
+    clients: TcpListener,
+    peers: TcpListener,
+    door: Door,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    metrics: Arc<Metrics>,
+    directory: Arc<Directory>,
+    topology: watch::Receiver<Arc<TopologyReply>>,
+    host: Arc<merganser_plugin_host::Host>,
+    driver: Driver,
+    db: Db,
+}
+
+impl Parts {
+    fn run(self, runtime: &Runtime, stop: oneshot::Receiver<()>) -> Result<(), Error> {
+        let db = self.db.clone();
+        let result = runtime.block_on(self.serve(stop));
+        match result {
+            Ok(Stopped::Clean(marker)) => {
+                db.write(vec![store::op(marker)], Durability::Sync)?;
+                tracing::info!("stopped clean");
+                Ok(db.close()?)
+            }
+            Ok(Stopped::Unclean) => {
+                tracing::warn!("stopped with work in flight; the next start takes a new actor");
+                Ok(db.close()?)
+            }
+            Ok(Stopped::Failed(error)) => Err(error.into()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn serve(self, mut stop: oneshot::Receiver<()>) -> Result<Stopped, Error> {
+        let Parts { config, door, metrics, directory, .. } = self;
+        let members = config
+            .cluster
+            .members
+            .iter()
+            .map(|member| (member.name.clone(), NodeId::from_name(&member.name)))
+            .collect();
+        let secret = config.cluster.secret.0.as_bytes();
+        let credentials = Credentials::new(&config.cluster.name, &config.node.name, secret, members);
+        let queue_bytes_max = (config.limits.peer_queue_mb << 20) as usize;
+        let links =
+            Peers::new(credentials, queue_bytes_max, &config.listen, door.clone(), Arc::clone(&metrics));
+
+        let (stopping, stopping_seen) = watch::channel(false);
+        let shared = grpc::Shared {
+            door: door.clone(),
+            directory: Arc::clone(&directory),
+            topology: self.topology,
+            stopping: stopping_seen.clone(),
+            host: self.host,
+        };
+        let (router, health) = grpc::server(&config, shared);
+        let clients = tokio::net::TcpListener::from_std(self.clients)?;
+        let incoming = accept::incoming(clients, config.limits.connections as usize, Arc::clone(&metrics));
+        let mut until = stopping_seen.clone();
+        let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async move {
+            let _ = until.wait_for(|stopping| *stopping).await;
+        }));
+
+        let peers = tokio::net::TcpListener::from_std(self.peers)?;
+        let connections_max = 2 * config.cluster.members.len() + peers::CONNECTIONS_SPARE;
+        let incoming = accept::incoming(peers, connections_max, Arc::clone(&metrics));
+        tokio::spawn(links.server().add_service(links.service()).serve_with_incoming(incoming));
+        peers::dial_all(&links, directory.this, &config.cluster.members);
+
+        let mut driver = tokio::spawn(self.driver.run(self.inputs));
+        tokio::select! {
+            // Also when the handle was dropped without a word.
+            _ = &mut stop => {}
+            stopped = &mut driver => return stopped.map_err(|_| Error::Panicked),
+        }
+        tracing::info!("stopping");
+        for service in grpc::SERVICES {
+            health.set_service_status(service, ServingStatus::NotServing).await;
+        }
+        health.set_service_status("", ServingStatus::NotServing).await;
+        let _ = stopping.send(true);
+        door.put(Input::Stop { drain_ms: config.limits.drain_ms });
+        let stopped = driver.await.map_err(|_| Error::Panicked)?;
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, serving).await;
+        Ok(stopped)
+    }
+}

@@ -1,0 +1,141 @@
+//! Between core's effects and the storage engine.
+//!
+//! ```text
+//!   driver ── submit ─────────▶ Db ── committed, from the log thread ──▶ one input for the driver
+//!   driver ── try_get, inline ─▶ Db
+//!   driver ── read, if that would wait ─▶ pool of threads ── get ─▶ Db ──▶ an input
+//! ```
+//!
+//! In: core's writes and keys. Out: core's events. Absent: any knowledge of what a record holds;
+//! core's fold is handed through.
+
+use crate::config;
+use crate::driver::{Door, Input};
+use bytes::Bytes;
+use merganser_core::event::{self, StorageFailure};
+use merganser_core::id::Ticket;
+use merganser_storage::{
+    Background, CommitSink, Db, Durability, Error, Fold, FoldError, Lookup, Op, Options, Record, Write,
+};
+use parking_lot::Mutex;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// Reads that may wait for the disk before further ones are refused.
+const READS_WAITING_MAX: usize = 4096;
+
+pub(crate) fn options(config: &config::Storage) -> Options {
+    let mb = |mb: u64| mb << 20;
+    Options {
+        background: Background::Threads { compaction: config.compaction_threads as usize },
+        memtable_bytes: mb(config.memtable_mb) as usize,
+        cache_bytes: mb(config.cache_mb),
+        log_file_bytes: mb(config.log_file_mb),
+        sync_interval: Duration::from_millis(config.sync_interval_ms),
+        ..Options::default()
+    }
+}
+
+/// Core's fold behind storage's seam.
+pub(crate) struct CoreFold;
+
+impl Fold for CoreFold {
+    fn fold(&self, _key: &[u8], fragments_newest_first: &[Record]) -> Result<Record, FoldError> {
+        let fragments: Vec<_> = fragments_newest_first.iter().cloned().map(to_core).collect();
+        let folded = merganser_core::fold::fold(&fragments);
+        folded.map(from_core).map_err(|error| FoldError(error.to_string()))
+    }
+}
+
+/// Tells the driver of each group commit: one input.
+pub(crate) struct Commits(pub(crate) Door);
+
+impl CommitSink for Commits {
+    fn committed(&self, tickets: &[u64], result: Result<(), Error>) {
+        let tickets = tickets.iter().map(|ticket| Ticket(*ticket)).collect();
+        let poisoned = match &result {
+            Err(error @ (Error::Poisoned { .. } | Error::NotOpen)) => Some(error.clone()),
+            _ => None,
+        };
+        self.0.put(Input::Committed { tickets, result: result.map_err(|error| failure(&error)) });
+        if let Some(error) = poisoned {
+            self.0.put(Input::StorageStopped(error));
+        }
+    }
+}
+
+/// What a storage error means to core. A full disk may have room again, so it counts as overload.
+pub(crate) fn failure(error: &Error) -> StorageFailure {
+    match error {
+        Error::Corruption { .. } | Error::Fold { .. } | Error::UnsupportedVersion { .. } => {
+            StorageFailure::Corrupt(error.to_string())
+        }
+        Error::Overloaded | Error::NoSpace { .. } => StorageFailure::Overloaded,
+        _ => StorageFailure::Failed(error.to_string()),
+    }
+}
+
+pub(crate) fn write(ticket: Ticket, ops: Vec<event::WriteOp>, durability: event::Durability) -> Write {
+    let durability = match durability {
+        event::Durability::Sync => Durability::Sync,
+        event::Durability::Interval => Durability::Interval,
+        event::Durability::None => Durability::None,
+    };
+    Write { ticket: ticket.0, ops: ops.into_iter().map(op).collect(), durability }
+}
+
+pub(crate) fn op(op: event::WriteOp) -> Op {
+    match op {
+        event::WriteOp::Put { key, record } => Op::Put { key, record: from_core(record) },
+        event::WriteOp::Merge { key, record } => Op::Merge { key, record: from_core(record) },
+        event::WriteOp::Remove { key } => Op::Remove { key },
+    }
+}
+
+fn from_core(record: event::Record) -> Record {
+    Record { head: record.head, body: record.body }
+}
+
+pub(crate) fn to_core(record: Record) -> event::Record {
+    event::Record { head: record.head, body: record.body }
+}
+
+/// What a read without waiting found; None where it would have to wait.
+pub(crate) fn try_get(db: &Db, key: &Bytes) -> Option<Result<Option<event::Record>, StorageFailure>> {
+    match db.try_get(key) {
+        Ok(Lookup::Found(record)) => Some(Ok(Some(to_core(record)))),
+        Ok(Lookup::Missing) => Some(Ok(None)),
+        Ok(Lookup::WouldBlock) => None,
+        Err(error) => Some(Err(failure(&error))),
+    }
+}
+
+/// Threads for reads that wait for the disk.
+pub(crate) struct Readers {
+    queue: mpsc::SyncSender<(Ticket, Bytes)>,
+}
+
+impl Readers {
+    pub(crate) fn start(threads: u32, db: &Db, door: &Door) -> std::io::Result<Readers> {
+        let (queue, waiting) = mpsc::sync_channel::<(Ticket, Bytes)>(READS_WAITING_MAX);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for number in 0..threads {
+            let (waiting, db, door) = (Arc::clone(&waiting), db.clone(), door.clone());
+            std::thread::Builder::new().name(format!("read-{number}")).spawn(move || {
+                loop {
+                    let next = waiting.lock().recv();
+                    let Ok((ticket, key)) = next else { return };
+                    let result = db.get(&key).map(|found| found.map(to_core));
+                    door.put(Input::ReadDone { ticket, result: result.map_err(|error| failure(&error)) });
+                }
+            })?;
+        }
+        Ok(Readers { queue })
+    }
+
+    /// False: too many wait already.
+    #[must_use]
+    pub(crate) fn read(&self, ticket: Ticket, key: Bytes) -> bool {
+        self.queue.try_send((ticket, key)).is_ok()
+    }
+}
