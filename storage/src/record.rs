@@ -131,9 +131,9 @@ impl CommitSink for NoSink {
 
 /// What a read that never waits for the disk found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lookup {
-    /// The folded state.
-    Found(Record),
+pub enum Lookup<T = Record> {
+    /// The folded state, or its head.
+    Found(T),
     /// The key has no state.
     Missing,
     /// The disk would have to be asked; use [`Db::get`](crate::Db::get) from a thread that may block.

@@ -185,9 +185,9 @@ fn readers_never_see_a_key_vanish_or_go_back_while_tables_change_under_them() {
                 }
             });
         }
-        for n in keys..6_000 {
+        for n in keys..3_000 {
             db.write(number(n), Durability::None).unwrap();
-            if n % 2_000 == 0 {
+            if n % 1_000 == 0 {
                 db.compact_all().unwrap();
             }
         }

@@ -18,6 +18,11 @@ fn check_key(db: &Db, model: &Model, key: &[u8]) {
         Lookup::Missing => assert_eq!(expected, None),
         Lookup::WouldBlock => {}
     }
+    match db.try_get_head(key).unwrap() {
+        Lookup::Found(head) => assert_eq!(Some(&head), expected.map(|record| &record.head)),
+        Lookup::Missing => assert_eq!(expected, None),
+        Lookup::WouldBlock => {}
+    }
 }
 
 fn check_all(db: &Db, model: &Model) {

@@ -1,56 +1,34 @@
-//! Flushes and compactions: their turn, their failures, and how their results become current.
+//! Background threads: their turns, their failures, and how they wait.
 //!
-//! In: frozen memtables and too many runs. Out: tables in the manifest and in the shape, in that order.
+//! In: wake-ups when a memtable freezes or a table is installed. Out: calls of the work in `install`.
 //! Failures other than a failed sync leave everything as it was; they are remembered, slow the writers
 //! through the debt they leave, and are tried again. Damage found while compacting is not tried again: the
-//! runs stay, reads tell which file is damaged. Deliberately absent: the choice (`compaction::pick`).
+//! runs stay, reads tell which file is damaged. Deliberately absent: the work itself.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::Inner;
-use super::commit::pack;
-use crate::compaction::pick::{Run, Tiers, pick};
-use crate::compaction::run::{Job, run};
 use crate::error::Error;
-use crate::levels::Levels;
-use crate::levels::edit::Change;
-use crate::levels::manifest::ManifestWriter;
-use crate::memtable::Memtable;
-use crate::merge::{MemtableSource, Source};
-use crate::metrics::Counters;
-use crate::names;
-use crate::table::builder::TableOptions;
-use crate::table::source::TableSource;
-use crate::table::{Table, TableMeta};
 
 /// How long threads wait before they look again, also after a failure.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What must change together: the manifest, and what it says.
-pub(super) struct Ledger {
-    pub(super) manifest: ManifestWriter,
-    pub(super) levels: Levels,
-    /// Logs that are no longer needed and wait for reuse.
-    pub(super) spare_logs: Vec<PathBuf>,
-}
-
+/// What is going on, and what went wrong.
 #[derive(Default)]
-struct Work {
+pub(super) struct Work {
     /// Numbers of the tables that are being compacted.
-    busy: BTreeSet<u64>,
+    pub(super) busy: BTreeSet<u64>,
     /// Set after a failure until something changes, so that `step` comes to rest.
     stalled: bool,
     /// Set after damage was found: merging would fail for ever.
-    compaction_off: bool,
+    pub(super) compaction_off: bool,
     last_error: String,
     /// Counts wake-ups, so that none is missed between looking for work and waiting for it.
     changes: u64,
@@ -58,10 +36,10 @@ struct Work {
 
 #[derive(Default)]
 pub(super) struct BackgroundState {
-    work: Mutex<Work>,
-    changed: Condvar,
+    pub(super) work: Mutex<Work>,
+    pub(super) changed: Condvar,
     /// One flush at a time: memtables become tables in order of age.
-    flushing: Mutex<()>,
+    pub(super) flushing: Mutex<()>,
 }
 
 impl BackgroundState {
@@ -137,8 +115,8 @@ impl Inner {
                 Err(error) => {
                     self.note_failure(&error);
                     // A wake-up must not turn a full disk into a busy loop.
-                    let until = std::time::Instant::now() + LOOK_AGAIN;
-                    while self.check_usable().is_ok() && std::time::Instant::now() < until {
+                    let until = Instant::now() + LOOK_AGAIN;
+                    while self.check_usable().is_ok() && Instant::now() < until {
                         self.background.wait_for_change(LOOK_AGAIN / 4);
                     }
                     self.background.retry_failed_work();
@@ -148,7 +126,7 @@ impl Inner {
     }
 
     /// Remembers a failure of background work; a failed sync poisons.
-    fn note_failure(&self, error: &Error) {
+    pub(super) fn note_failure(&self, error: &Error) {
         match error {
             // Given up because the database closes.
             Error::NotOpen => return,
@@ -180,229 +158,5 @@ impl Inner {
             self.note_failure(&error);
             false
         })
-    }
-
-    fn try_flush_one(&self) -> Result<bool, Error> {
-        self.check_poison()?;
-        let _flushing = self.background.flushing.lock();
-        let shape = self.shape();
-        let Some(memtable) = shape.frozen.last() else { return Ok(false) };
-        let newer = shape.frozen.iter().rev().nth(1).unwrap_or(&shape.active);
-        let bottom = shape.tables.is_empty();
-        let sequences = (memtable.sequence_first, newer.sequence_first - 1);
-        let source: Box<dyn Source> =
-            Box::new(MemtableSource::new(memtable.clone(), Bound::Unbounded, Bound::Unbounded));
-        // A first table will soon be rewritten, whatever lies below it: the fast level.
-        let level = self.options.block_zstd_level;
-        let table = self.merge_into_table(vec![source], bottom, sequences, level)?;
-        let bytes = table.as_ref().map_or(0, |table| table.meta().file_bytes);
-        self.install_flush(memtable, newer.log_number, sequences.1, table)?;
-        Counters::add(&self.counters.flushes, 1);
-        Counters::add(&self.counters.flushed_bytes, bytes);
-        Ok(true)
-    }
-
-    fn install_flush(
-        &self,
-        memtable: &Arc<Memtable>,
-        log_floor: u64,
-        sequence_flushed: u64,
-        table: Option<Arc<Table>>,
-    ) -> Result<(), Error> {
-        let mut changes = vec![Change::LogFloor(log_floor), Change::SequenceFlushed(sequence_flushed)];
-        changes.extend(table.iter().map(|table| Change::AddTable(Box::new(table.meta().clone()))));
-        let mut ledger = self.ledger.lock();
-        self.record(&mut ledger, &changes, table.as_deref())?;
-        let mut shape = self.shape.write();
-        *shape = Arc::new(shape.flushed(memtable, table));
-        drop(shape);
-        let log = names::log(&self.dir, memtable.log_number);
-        if ledger.spare_logs.len() < self.options.log_files_recycled_max {
-            ledger.spare_logs.push(log);
-        } else {
-            self.discard(&log);
-        }
-        drop(ledger);
-        self.after_install();
-        Ok(())
-    }
-
-    /// Makes an edit durable. On failure the table that it would have added is taken away again.
-    fn record(&self, ledger: &mut Ledger, changes: &[Change], added: Option<&Table>) -> Result<(), Error> {
-        let mut levels = ledger.levels.clone();
-        levels.apply(changes).expect("our own edits fit our own state");
-        let appended = self.check_poison().and_then(|()| ledger.manifest.append(changes));
-        match appended {
-            Ok(()) => ledger.levels = levels,
-            Err(Error::Poisoned { cause }) => return Err(self.poison(&Error::Poisoned { cause })),
-            Err(error) => {
-                if let Some(table) = added {
-                    self.discard(table.path());
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn after_install(&self) {
-        let shape = self.shape();
-        self.cache.reserve(shape.tables.iter().map(|table| table.resident_bytes()).sum());
-        self.background.retry_failed_work();
-        self.background.wake();
-    }
-
-    /// Takes a file's name away. What stays is an orphan, which the next open removes.
-    fn discard(&self, path: &std::path::Path) {
-        if let Err(error) = self.fs.unlink(path) {
-            tracing::warn!(file = %path.display(), %error, "could not remove a file that is no longer needed");
-        }
-    }
-
-    fn try_compact_one(&self) -> Result<bool, Error> {
-        self.check_poison()?;
-        let Some(inputs) = self.claim_compaction() else { return Ok(false) };
-        self.compact(inputs).map(|()| true)
-    }
-
-    /// Chooses runs and marks them, in one breath.
-    fn claim_compaction(&self) -> Option<Vec<Arc<Table>>> {
-        let mut work = self.background.work.lock();
-        if work.compaction_off {
-            return None;
-        }
-        let shape = self.shape();
-        let as_run = |table: &Arc<Table>| Run {
-            bytes: table.meta().file_bytes,
-            busy: work.busy.contains(&table.meta().number),
-        };
-        let runs: Vec<Run> = shape.tables.iter().map(as_run).collect();
-        let fanout = self.options.tier_fanout.max(2);
-        let range = pick(&runs, Tiers { base_bytes: self.options.memtable_bytes as u64, fanout })?;
-        let inputs = shape.tables[range].to_vec();
-        work.busy.extend(inputs.iter().map(|table| table.meta().number));
-        Some(inputs)
-    }
-
-    /// Merges neighbours that were claimed, and releases them.
-    fn compact(&self, inputs: Vec<Arc<Table>>) -> Result<(), Error> {
-        let result = self.compact_claimed(&inputs);
-        let mut work = self.background.work.lock();
-        inputs.iter().for_each(|table| {
-            work.busy.remove(&table.meta().number);
-        });
-        drop(work);
-        if result.is_ok() {
-            self.after_install();
-        }
-        result
-    }
-
-    fn compact_claimed(&self, inputs: &[Arc<Table>]) -> Result<(), Error> {
-        let (newest, oldest) = (inputs.first().expect("some inputs"), inputs.last().expect("some inputs"));
-        let shape = self.shape();
-        let bottom = shape.tables.last().is_some_and(|last| Arc::ptr_eq(last, oldest));
-        let sequences = (oldest.meta().properties.sequence_first, newest.meta().properties.sequence_last);
-        let source = |table: &Arc<Table>| -> Box<dyn Source> {
-            Box::new(TableSource::new(table.clone(), Bound::Unbounded, Bound::Unbounded))
-        };
-        let level = if bottom { self.options.bottom_zstd_level } else { self.options.block_zstd_level };
-        let output = self.merge_into_table(inputs.iter().map(source).collect(), bottom, sequences, level)?;
-        let mut changes: Vec<Change> =
-            inputs.iter().map(|table| Change::RemoveTable(table.meta().number)).collect();
-        changes.extend(output.iter().map(|table| Change::AddTable(Box::new(table.meta().clone()))));
-        let bytes = output.as_ref().map_or(0, |table| table.meta().file_bytes);
-        let mut ledger = self.ledger.lock();
-        self.record(&mut ledger, &changes, output.as_deref())?;
-        let mut shape = self.shape.write();
-        *shape = Arc::new(shape.compacted(inputs, output));
-        drop(shape);
-        drop(ledger);
-        inputs.iter().for_each(|table| self.discard(table.path()));
-        Counters::add(&self.counters.compactions, 1);
-        Counters::add(&self.counters.compacted_bytes, bytes);
-        Ok(())
-    }
-
-    /// Writes, syncs, names and opens a table; `None` when nothing was left to write.
-    fn merge_into_table(
-        &self,
-        sources: Vec<Box<dyn Source>>,
-        bottom: bool,
-        sequences: (u64, u64),
-        zstd_level: i32,
-    ) -> Result<Option<Arc<Table>>, Error> {
-        let number = self.new_file_number();
-        let path = names::table(&self.dir, number);
-        let options = &self.options;
-        let job = Job {
-            fs: self.fs.as_ref(),
-            fold: self.fold.as_ref(),
-            path: path.clone(),
-            number,
-            table: TableOptions {
-                block_bytes: options.block_bytes,
-                large_value_bytes: options.large_value_bytes,
-                zstd_level,
-                bloom_bits: options.bloom_bits,
-                hash_seed: self.hash_seed,
-            },
-            bottom,
-            sequences,
-            pack: &|body| pack(options, body),
-            cancelled: &|| self.is_closed(),
-        };
-        let outcome = run(&job, sources)?;
-        Counters::add(&self.counters.folds_refused, outcome.folds_refused);
-        outcome.meta.map(|meta| self.adopt(path, meta)).transpose()
-    }
-
-    /// Makes a finished table's name durable and opens it, which reads back what was written.
-    fn adopt(&self, path: PathBuf, meta: TableMeta) -> Result<Arc<Table>, Error> {
-        self.fs.sync_dir(&self.dir).map_err(|e| Error::failed_sync(&self.dir, e))?;
-        let opened = Table::open(self.fs.as_ref(), &path, meta);
-        if opened.is_err() {
-            self.discard(&path);
-        }
-        opened.map(Arc::new)
-    }
-
-    pub(super) fn flush(&self) -> Result<(), Error> {
-        self.check_usable()?;
-        let mut log = self.log.lock();
-        self.rotate(&mut log)?;
-        drop(log);
-        self.background.retry_failed_work();
-        let newest = self.shape().frozen.first().cloned();
-        let Some(newest) = newest else { return Ok(()) };
-        while self.shape().frozen.iter().any(|memtable| Arc::ptr_eq(memtable, &newest)) {
-            // Several may flush; they take turns.
-            self.try_flush_one().inspect_err(|error| self.note_failure(error))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn compact_all(&self) -> Result<(), Error> {
-        self.flush()?;
-        loop {
-            self.check_usable()?;
-            let mut work = self.background.work.lock();
-            let shape = self.shape();
-            let done = match shape.tables.as_slice() {
-                [] => true,
-                [only] => only.meta().properties.removes == 0,
-                _ => false,
-            };
-            if done {
-                return Ok(());
-            }
-            if !work.busy.is_empty() {
-                self.background.changed.wait_for(&mut work, LOOK_AGAIN);
-                continue;
-            }
-            work.busy.extend(shape.tables.iter().map(|table| table.meta().number));
-            drop(work);
-            self.compact(shape.tables.clone()).inspect_err(|error| self.note_failure(error))?;
-        }
     }
 }

@@ -15,8 +15,11 @@
 
 mod background;
 mod commit;
+mod install;
+mod queue;
 mod read;
 mod recovery;
+mod replay;
 mod scan;
 mod shape;
 
@@ -39,8 +42,10 @@ use crate::record::{CommitSink, Durability, Fold, Lookup, Op, Record, Write};
 pub use recovery::Recovery;
 pub use scan::{Scan, ScanHeads};
 
-use background::{BackgroundState, Ledger};
-use commit::{LogState, Queue};
+use background::BackgroundState;
+use commit::LogState;
+use install::Ledger;
+use queue::Queue;
 use shape::Shape;
 
 /// A range of keys, as bounds.
@@ -161,6 +166,11 @@ impl Db {
     /// cannot do so by heads alone.
     pub fn get_head(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         self.inner.get_head(key)
+    }
+
+    /// Reads the folded head of a key without ever waiting for the disk.
+    pub fn try_get_head(&self, key: &[u8]) -> Result<Lookup<Bytes>, Error> {
+        self.inner.try_get_head(key)
     }
 
     /// The fragments of a key as they are, newest first, unfolded: for when a fold fails.

@@ -30,27 +30,52 @@ impl Inner {
 
     pub(super) fn get_head(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         self.check_usable()?;
-        match self.fragments(key, Patience::Waits)? {
-            Some(fragments) => fold_head(key, fragments, self.fold.as_ref()),
-            None => unreachable!("a patient read waits"),
+        match self.lookup_head(key, Patience::Waits)? {
+            Lookup::Found(head) => Ok(Some(head)),
+            Lookup::Missing => Ok(None),
+            Lookup::WouldBlock => unreachable!("a patient read waits"),
         }
+    }
+
+    pub(super) fn try_get_head(&self, key: &[u8]) -> Result<Lookup<Bytes>, Error> {
+        self.check_usable()?;
+        self.lookup_head(key, Patience::Never)
     }
 
     pub(super) fn get_fragments(&self, key: &[u8]) -> Result<Vec<Record>, Error> {
         self.check_usable()?;
         let fragments = self.fragments(key, Patience::Waits)?.unwrap_or_default();
-        let parts = fragments.iter().take_while(|part| part.kind != Kind::Remove);
-        parts.map(|part| Ok(Record { head: part.head.clone(), body: part.load_body(key)? })).collect()
+        visible(&fragments)
+            .map(|part| Ok(Record { head: part.head.clone(), body: part.load_body(key)? }))
+            .collect()
     }
 
     fn lookup(&self, key: &[u8], patience: Patience) -> Result<Lookup, Error> {
-        let Some(fragments) = self.fragments(key, patience)? else { return Ok(Lookup::WouldBlock) };
+        match self.fragments(key, patience)? {
+            Some(fragments) => self.fold_parts(key, &fragments, patience),
+            None => Ok(Lookup::WouldBlock),
+        }
+    }
+
+    fn fold_parts(&self, key: &[u8], fragments: &[Fragment], patience: Patience) -> Result<Lookup, Error> {
         let mut records = Vec::with_capacity(fragments.len());
-        for part in fragments.iter().take_while(|part| part.kind != Kind::Remove) {
+        for part in visible(fragments) {
             let Some(body) = self.body(key, part, patience)? else { return Ok(Lookup::WouldBlock) };
             records.push(Record { head: part.head.clone(), body });
         }
         Ok(fold_records(key, records, self.fold.as_ref())?.map_or(Lookup::Missing, Lookup::Found))
+    }
+
+    fn lookup_head(&self, key: &[u8], patience: Patience) -> Result<Lookup<Bytes>, Error> {
+        let Some(fragments) = self.fragments(key, patience)? else { return Ok(Lookup::WouldBlock) };
+        if let Some(folded) = fold_heads_alone(key, &fragments, self.fold.as_ref()) {
+            return Ok(folded.map_or(Lookup::Missing, Lookup::Found));
+        }
+        Ok(match self.fold_parts(key, &fragments, patience)? {
+            Lookup::Found(record) => Lookup::Found(record.head),
+            Lookup::Missing => Lookup::Missing,
+            Lookup::WouldBlock => Lookup::WouldBlock,
+        })
     }
 
     fn body(&self, key: &[u8], part: &Fragment, patience: Patience) -> Result<Option<Bytes>, Error> {
@@ -96,11 +121,7 @@ impl Inner {
 }
 
 /// The state that fragments (newest first, removes taken off) make.
-pub(super) fn fold_records(
-    key: &[u8],
-    mut records: Vec<Record>,
-    fold: &dyn Fold,
-) -> Result<Option<Record>, Error> {
+fn fold_records(key: &[u8], mut records: Vec<Record>, fold: &dyn Fold) -> Result<Option<Record>, Error> {
     if records.len() <= 1 {
         return Ok(records.pop());
     }
@@ -108,21 +129,28 @@ pub(super) fn fold_records(
     folded.map(Some).map_err(|error| Error::Fold { key: Bytes::copy_from_slice(key), cause: error.0 })
 }
 
-/// The head that fragments make, reading bodies only if the fold needs them.
-pub(super) fn fold_head(
+/// Fragments that are state: all but a remove at the end.
+pub(super) fn visible(fragments: &[Fragment]) -> impl Iterator<Item = &Fragment> {
+    fragments.iter().take_while(|part| part.kind != Kind::Remove)
+}
+
+/// The head that fragments make, if that can be told without bodies; inside, `None` is a key without state.
+pub(super) fn fold_heads_alone(key: &[u8], fragments: &[Fragment], fold: &dyn Fold) -> Option<Option<Bytes>> {
+    let heads: Vec<Bytes> = visible(fragments).map(|part| part.head.clone()).collect();
+    match heads.len() {
+        0 => Some(None),
+        1 => Some(heads.into_iter().next()),
+        _ => fold.fold_heads(key, &heads).map(Some),
+    }
+}
+
+/// Loads all bodies, waiting for the disk and past the cache, and folds: for walks.
+pub(super) fn fold_loaded(
     key: &[u8],
-    fragments: Vec<Fragment>,
+    fragments: &[Fragment],
     fold: &dyn Fold,
-) -> Result<Option<Bytes>, Error> {
-    let parts: Vec<Fragment> = fragments.into_iter().take_while(|part| part.kind != Kind::Remove).collect();
-    if parts.len() <= 1 {
-        return Ok(parts.into_iter().next().map(|part| part.head));
-    }
-    let heads: Vec<Bytes> = parts.iter().map(|part| part.head.clone()).collect();
-    if let Some(head) = fold.fold_heads(key, &heads) {
-        return Ok(Some(head));
-    }
+) -> Result<Option<Record>, Error> {
     let load = |part: &Fragment| Ok(Record { head: part.head.clone(), body: part.load_body(key)? });
-    let records = parts.iter().map(load).collect::<Result<Vec<_>, Error>>()?;
-    Ok(fold_records(key, records, fold)?.map(|record| record.head))
+    let records = visible(fragments).map(load).collect::<Result<Vec<_>, Error>>()?;
+    fold_records(key, records, fold)
 }

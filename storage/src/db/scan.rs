@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::read::{fold_head, fold_records};
+use super::read::{fold_heads_alone, fold_loaded};
 use super::{Inner, KeyRange};
 use crate::error::Error;
 use crate::fragment::{Fragment, Kind};
@@ -97,11 +97,7 @@ impl Iterator for Scan {
     type Item = Result<(Bytes, Record), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|inner, key, parts| {
-            let load = |part: &Fragment| Ok(Record { head: part.head.clone(), body: part.load_body(key)? });
-            let records = parts.iter().map(load).collect::<Result<Vec<_>, Error>>()?;
-            fold_records(key, records, inner.fold.as_ref())
-        })
+        self.0.next(|inner, key, parts| fold_loaded(key, &parts, inner.fold.as_ref()))
     }
 }
 
@@ -115,6 +111,9 @@ impl Iterator for ScanHeads {
     type Item = Result<(Bytes, Bytes), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|inner, key, parts| fold_head(key, parts, inner.fold.as_ref()))
+        self.0.next(|inner, key, parts| match fold_heads_alone(key, &parts, inner.fold.as_ref()) {
+            Some(head) => Ok(head),
+            None => Ok(fold_loaded(key, &parts, inner.fold.as_ref())?.map(|record| record.head)),
+        })
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::format::{Positions, ValueFrame, put_starts};
+use super::format::ValueFrame;
+use super::index::{Positions, put_starts};
 use super::reader::Table;
 use crate::encoding::{Reader, put_slice, put_varint};
 use crate::fragment::{Body, Fragment, Kind, Value};

@@ -15,9 +15,10 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::block::{BlockBody, BlockBuilder};
 use super::filter;
 use super::format::{
-    BLOCK_RAW_BYTES_MAX, BlockKind, EncodedBlock, Footer, Handle, IndexBuilder, Properties, TableMeta,
-    ValueFrame, encode_header,
+    BLOCK_RAW_BYTES_MAX, BlockKind, EncodedBlock, Footer, Handle, Properties, TableMeta, ValueFrame,
+    encode_header,
 };
+use super::index::IndexBuilder;
 use crate::error::Error;
 use crate::fragment::{Fragment, Kind, Value};
 use crate::fs::{File, Fs};

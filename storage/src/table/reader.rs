@@ -12,9 +12,10 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::block::Block;
 use super::filter::Filter;
 use super::format::{
-    BlockKind, FOOTER_BYTES, Footer, FooterDamage, Handle, Index, Properties, TableMeta, VERSION, ValueFrame,
+    BlockKind, FOOTER_BYTES, Footer, FooterDamage, Handle, Properties, TableMeta, VERSION, ValueFrame,
     decode_block,
 };
+use super::index::Index;
 use crate::cache::{Cache, Cached};
 use crate::error::Error;
 use crate::fragment::{Body, Fragment};
