@@ -174,3 +174,66 @@ fn too_much_waiting_is_refused_and_too_large_is_refused_alone() {
     assert!(db.pressure() < 0.5);
     assert_eq!(db.get(b"k3").unwrap().unwrap().body.len(), 200);
 }
+
+fn threaded(fs: &SimFs) -> Db {
+    let options = Options { background: Background::Threads { compaction: 1 }, ..tiny_options() };
+    Db::open(Arc::new(fs.clone()), DIR.as_ref(), options, Arc::new(Concat), Arc::new(NoSink)).unwrap().0
+}
+
+#[test]
+fn a_failed_sync_in_a_background_thread_stops_every_writer() {
+    let fs = SimFs::new();
+    let db = threaded(&fs);
+    fs.inject(Fault {
+        kind: OpKind::Sync,
+        path_contains: Some(".sst".into()),
+        skip: 2,
+        times: 1,
+        effect: FaultEffect::Io,
+    });
+    let mut model = Model::default();
+    let stopped = (0..10_000).find_map(|n| {
+        let op = vec![put(&format!("k{n}"), &"x".repeat(300))];
+        let error = db.write(op.clone(), Durability::Sync).err();
+        if error.is_none() {
+            model.apply(&op);
+        }
+        error
+    });
+    assert!(matches!(stopped, Some(Error::Poisoned { .. })), "{stopped:?}");
+    drop(db);
+    fs.crash(3);
+    let found = contents(&open(&fs).unwrap().0).unwrap();
+    assert!(model.0.iter().all(|(key, record)| found.0.get(key) == Some(record)));
+}
+
+#[test]
+fn while_tables_cannot_be_written_memory_stays_bounded_and_writers_are_told() {
+    let fs = SimFs::new();
+    let db = threaded(&fs);
+    fs.inject(Fault {
+        kind: OpKind::Write,
+        path_contains: Some(".sst".into()),
+        skip: 0,
+        times: u64::MAX,
+        effect: FaultEffect::NoSpace,
+    });
+    let mut model = Model::default();
+    let refused = (0..10_000).find_map(|n| {
+        let op = vec![put(&format!("k{n}"), &"x".repeat(300))];
+        let error = db.write(op.clone(), Durability::None).err();
+        if error.is_none() {
+            model.apply(&op);
+        }
+        error
+    });
+    assert!(matches!(refused, Some(Error::NoSpace { .. })), "{refused:?}");
+    assert!(model.0.len() < 200, "{} writes of 300 bytes fit five memtables of 4 KiB", model.0.len());
+    assert_eq!(contents(&db).unwrap(), model);
+    assert!(db.metrics().background_error.contains("no space"));
+    fs.heal();
+    db.flush().unwrap();
+    db.write(vec![put("more", "room")], Durability::Sync).unwrap();
+    db.close().unwrap();
+    assert_eq!(contents(&open(&fs).unwrap().0).unwrap().0.len(), model.0.len() + 1);
+}

@@ -30,6 +30,8 @@ pub(super) struct Work {
     /// Set after damage was found: merging would fail for ever.
     pub(super) compaction_off: bool,
     last_error: String,
+    /// Why the last attempt at a flush failed, until one succeeds.
+    flush_failure: Option<Error>,
     /// Counts wake-ups, so that none is missed between looking for work and waiting for it.
     changes: u64,
 }
@@ -66,6 +68,15 @@ impl BackgroundState {
 
     pub(super) fn retry_failed_work(&self) {
         self.work.lock().stalled = false;
+    }
+
+    /// Why flushes fail at present; `None` while they do not.
+    pub(super) fn flush_failure(&self) -> Option<Error> {
+        self.work.lock().flush_failure.clone()
+    }
+
+    pub(super) fn set_flush_failure(&self, failure: Option<Error>) {
+        self.work.lock().flush_failure = failure;
     }
 
     pub(super) fn last_error(&self) -> String {

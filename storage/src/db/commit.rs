@@ -56,15 +56,14 @@ impl Inner {
     }
 
     /// Slows the log by a delay that grows with the debt, instead of stopping it at a threshold. Only a full
-    /// set of frozen memtables makes it wait: memory is finite.
+    /// set of frozen memtables makes it wait, as memory is finite; while flushes fail, waiting is no use.
     fn slow_down(&self) {
-        let mut memtables = self.shape().frozen.len();
-        while memtables >= self.options.memtables_frozen_max && self.check_usable().is_ok() {
+        let is_full = || self.shape().frozen.len() >= self.options.memtables_frozen_max;
+        while is_full() && self.check_usable().is_ok() && self.background.flush_failure().is_none() {
             self.background.wait_for_change(Duration::from_millis(50));
-            memtables = self.shape().frozen.len();
         }
         let debt = self.debt();
-        if debt > 0.6 && memtables > 0 {
+        if debt > 0.6 {
             self.background.wait_for_change(Duration::from_micros(((debt - 0.6) * 10_000.0) as u64));
         }
     }
@@ -180,12 +179,18 @@ impl Inner {
         Ok(())
     }
 
-    /// Freezes a full memtable before more goes in. Failing to start a log is survivable for a while: the
-    /// old one can still grow.
+    /// Freezes a full memtable before more goes in. Failing to start a log is survivable for a while, as the
+    /// old one can still grow; failing to flush is until all memtables are full.
     fn make_room(&self, log: &mut LogState) -> Result<(), Error> {
-        let held = self.shape().active.bytes();
+        let shape = self.shape();
+        let held = shape.active.bytes();
         if held < self.options.memtable_bytes {
             return Ok(());
+        }
+        if shape.frozen.len() >= self.options.memtables_frozen_max
+            && let Some(failure) = self.background.flush_failure()
+        {
+            return Err(failure);
         }
         match self.rotate(log) {
             Err(error) if self.check_poison().is_ok() && held < 4 * self.options.memtable_bytes => {

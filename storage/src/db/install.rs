@@ -34,8 +34,15 @@ pub(super) struct Ledger {
 }
 
 impl Inner {
+    /// Flushes the oldest frozen memtable, if there is one.
     pub(super) fn try_flush_one(&self) -> Result<bool, Error> {
         self.check_poison()?;
+        let flushed = self.flush_oldest();
+        self.background.set_flush_failure(flushed.as_ref().err().cloned());
+        flushed
+    }
+
+    fn flush_oldest(&self) -> Result<bool, Error> {
         let _flushing = self.background.flushing.lock();
         let shape = self.shape();
         let Some(memtable) = shape.frozen.last() else { return Ok(false) };

@@ -168,3 +168,44 @@ impl File for OsFile {
         Ok(self.file.metadata()?.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_slices_than_one_call_takes_are_written_and_read_back() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = OsFs.create(&dir.path().join("f")).expect("a new file");
+        file.allocate(1 << 16).expect("room");
+        let parts: Vec<Vec<u8>> =
+            (0..3000u32).map(|n| n.to_le_bytes()[..(n % 5).min(4) as usize].to_vec()).collect();
+        let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        file.write_at(&slices, 100).expect("written");
+        file.write_at(&[], 0).expect("nothing is written");
+        let expected = parts.concat();
+        let mut found = vec![0; expected.len()];
+        assert_eq!(file.read_at(&mut found, 100).expect("read"), expected.len());
+        assert_eq!(found, expected);
+        // What was just written is in the page cache; a file system that cannot tell says "would block".
+        found.fill(0);
+        if file.try_read_at(&mut found, 100).expect("read").is_some() {
+            assert_eq!(found, expected);
+        }
+        assert_eq!(
+            file.try_read_at(&mut [0; 9], (1 << 16) - 3).expect("read"),
+            None,
+            "short reads are for the patient"
+        );
+    }
+
+    #[test]
+    fn a_lock_excludes_until_it_is_dropped() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("LOCK");
+        let held = OsFs.lock(&path).expect("free");
+        assert_eq!(OsFs.lock(&path).err().map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+        drop(held);
+        assert!(OsFs.lock(&path).is_ok());
+    }
+}
