@@ -85,6 +85,11 @@ impl Report {
         Report { json, colour: !json && wished && std::io::stdout().is_terminal() }
     }
 
+    /// Whether a program listens.
+    pub(super) fn json(self) -> bool {
+        self.json
+    }
+
     /// Whether somebody types at a console and reads what it answers.
     pub(super) fn prompts(self) -> bool {
         !self.json && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()

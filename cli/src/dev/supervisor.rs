@@ -81,16 +81,24 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Carries out what standard input says until it says `quit`. A closed standard input says
-    /// nothing: then only a signal ends it.
+    /// Carries out what standard input says until it says `quit`. A standard input that is closed
+    /// says nothing: then only a signal ends it, or, where a program listens, this, because a
+    /// program that is gone sends no signal.
     pub(super) async fn obey_console(&mut self) {
-        let mut lines = read_lines();
+        let (mut lines, mut closed) = (read_lines(), false);
         if self.report.prompts() {
             self.report.event(&Event::Help { text: console::INVITATION });
         }
         loop {
             tokio::select! {
-                line = next_line(&mut lines) => {
+                line = lines.recv(), if !closed => {
+                    let Some(line) = line else {
+                        closed = true;
+                        match self.report.json() {
+                            true => return,
+                            false => continue,
+                        }
+                    };
                     match console::parse(&line, &self.names()) {
                         Ok(None) => {}
                         Ok(Some(Command::Quit)) => return,
@@ -347,11 +355,4 @@ fn read_lines() -> mpsc::Receiver<String> {
         }
     });
     lines
-}
-
-async fn next_line(lines: &mut mpsc::Receiver<String>) -> String {
-    match lines.recv().await {
-        Some(line) => line,
-        None => std::future::pending().await,
-    }
 }
