@@ -55,7 +55,9 @@ impl<'a> Chunks<'a> {
 
     /// The set as the bytes of a state.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        self.iter().flatten().copied().collect()
+        let mut bytes = Vec::with_capacity(self.length());
+        self.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+        bytes
     }
 
     /// Bytes of the encoding.
