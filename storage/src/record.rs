@@ -116,7 +116,7 @@ impl Fold for NewestWins {
 /// Hears of completed writes.
 pub trait CommitSink: Send + Sync {
     /// Called once per group commit, from the log thread (or from `step()`), with the tickets in the order
-    /// of submission. On an error none of these writes is visible; whether it survives a crash is unknown
+    /// of submission. Writes that are refused at the door (`Overloaded`, `TooLarge`) may complete earlier. On an error none of these writes is visible; whether it survives a crash is unknown
     /// only for [`Error::Poisoned`](crate::Error::Poisoned).
     fn committed(&self, tickets: &[u64], result: Result<(), crate::Error>);
 }

@@ -19,12 +19,14 @@ use crate::limits;
 use crate::memtable::Memtable;
 use crate::metrics::Counters;
 use crate::options::{Background, Options};
-use crate::record::{Durability, Op, Record};
+use crate::record::{Durability, Op};
 use crate::wal::format::Staged;
 use crate::wal::writer::LogWriter;
 
 /// Raw bodies up to this size are copied into the log frame's buffer.
 const COPY_RAW_BYTES_MAX: usize = 16 << 10;
+/// What kind and lengths of an operation take, from above.
+const FRAMING_BYTES: usize = 16;
 
 /// The log being written, and what belongs to it.
 pub(super) struct LogState {
@@ -118,39 +120,38 @@ impl Inner {
         (waiters, result)
     }
 
+    /// Puts writes into one frame. Bodies are packed first, so that the buffer, which the memtable keeps, is
+    /// made as large as it will be and holds no slack.
     fn stage(&self, writes: &[Vec<Op>]) -> Staged {
-        let mut staged = Staged::with_capacity(writes.iter().flatten().map(|op| self.copied_bytes(op)).sum());
+        let ops = || writes.iter().flatten();
+        let mut packed: Vec<Body> = Vec::with_capacity(ops().count());
+        packed.extend(ops().map(|op| match op {
+            Op::Put { record, .. } | Op::Merge { record, .. } => pack(&self.options, record.body.clone()),
+            Op::Remove { .. } => Body::default(),
+        }));
+        let heads_and_keys = ops().map(|op| match op {
+            Op::Put { key, record } | Op::Merge { key, record } => key.len() + record.head.len(),
+            Op::Remove { key } => key.len(),
+        });
+        let copied = packed.iter().filter(|body| !has_own_buffer(body)).map(|body| body.stored.len());
+        let framing = FRAMING_BYTES * (packed.len() + writes.len());
+        let mut staged =
+            Staged::with_capacity(heads_and_keys.sum::<usize>() + copied.sum::<usize>() + framing);
+        let mut packed = packed.into_iter();
         for ops in writes {
             staged.begin_write(ops.len());
-            for op in ops {
+            for (op, body) in ops.iter().zip(&mut packed) {
+                let own_buffer = has_own_buffer(&body);
                 match op {
-                    Op::Put { key, record } => self.stage_record(&mut staged, Kind::Put, key, record),
-                    Op::Merge { key, record } => self.stage_record(&mut staged, Kind::Merge, key, record),
+                    Op::Put { key, record } => staged.push(Kind::Put, key, &record.head, body, own_buffer),
+                    Op::Merge { key, record } => {
+                        staged.push(Kind::Merge, key, &record.head, body, own_buffer)
+                    }
                     Op::Remove { key } => staged.push_remove(key),
                 }
             }
         }
         staged
-    }
-
-    /// Room to reserve for an operation. The memtable keeps the buffer, so it should have no slack for
-    /// bodies that will not be in it.
-    fn copied_bytes(&self, op: &Op) -> usize {
-        let apart = match op {
-            Op::Put { record, .. } | Op::Merge { record, .. } => {
-                if record.body.len() >= self.options.large_value_bytes { record.body.len() } else { 0 }
-            }
-            Op::Remove { .. } => 0,
-        };
-        op.size_bytes() - apart + 24
-    }
-
-    fn stage_record(&self, staged: &mut Staged, kind: Kind, key: &[u8], record: &Record) {
-        let body = pack(&self.options, record.body.clone());
-        // A body that stays the caller's bytes is copied unless it is long: it may be a small part of a
-        // receive buffer, which the memtable would keep alive.
-        let own_buffer = body.zstd || body.stored.len() > COPY_RAW_BYTES_MAX;
-        staged.push(kind, key, &record.head, body, own_buffer);
     }
 
     fn append_and_apply(&self, log: &mut LogState, staged: Staged, sync: bool) -> Result<(), Error> {
@@ -282,6 +283,12 @@ pub(super) fn pack(options: &Options, raw: Bytes) -> Body {
         return Body { stored: stored.into(), raw_len: raw.len() as u32, zstd: true };
     }
     Body::raw(raw)
+}
+
+/// Whether a body goes into log and memtable in a buffer of its own. One that stays the caller's bytes is
+/// copied unless it is long: it may be a small part of a receive buffer, which would be kept alive.
+fn has_own_buffer(body: &Body) -> bool {
+    body.zstd || body.stored.len() > COPY_RAW_BYTES_MAX
 }
 
 const _: () = assert!(limits::WRITE_BYTES_MAX * 2 < crate::wal::format::PAYLOAD_BYTES_MAX);
