@@ -93,15 +93,27 @@ pub(super) fn open(
 
     let logs = find_logs(fs.as_ref(), dir, &files, levels.log_floor)?;
     check_logs(dir, &files, &logs, &levels, recovery.created)?;
-    let log_number = next_file.fetch_add(1, Ordering::Relaxed);
-    let plan =
-        Replay { fs: fs.as_ref(), dir, options: &options, fold: fold.as_ref(), levels: &levels, log_number };
+    let spare = files.iter().filter_map(|kind| match kind {
+        FileKind::Log(number) if *number < levels.log_floor => Some(*number),
+        _ => None,
+    });
+    let plan = Replay {
+        fs: fs.as_ref(),
+        dir,
+        options: &options,
+        fold: fold.as_ref(),
+        levels: &levels,
+        log_number: next_file.fetch_add(1, Ordering::Relaxed),
+        spare: spare.max(),
+    };
+    let (log_number, used) = (plan.log_number, plan.spare.map(FileKind::Log));
     let replayed = plan.run(logs, &mut recovery)?;
     // The new log stands for all older ones already; the manifest follows.
     levels.log_floor = log_number;
     let manifest_number = next_file.fetch_add(1, Ordering::Relaxed);
     let manifest = ManifestWriter::create(fs.as_ref(), dir, manifest_number, &levels)?;
-    let spare_logs = clean_up(fs.as_ref(), dir, &files, &levels, &options, &mut recovery)?;
+    let left: Vec<FileKind> = files.into_iter().filter(|kind| Some(*kind) != used).collect();
+    let spare_logs = clean_up(fs.as_ref(), dir, &left, &levels, &options, &mut recovery)?;
 
     let cache = Cache::new(options.cache_bytes);
     cache.reserve(tables.iter().map(|table| table.resident_bytes()).sum());

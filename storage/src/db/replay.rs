@@ -109,6 +109,9 @@ pub(super) struct Replay<'a> {
     pub(super) levels: &'a Levels,
     /// The new log's number.
     pub(super) log_number: u64,
+    /// The number of a log that nobody needs, to be overwritten: writing to a file that was written before
+    /// is cheaper to sync than filling a new one.
+    pub(super) spare: Option<u64>,
 }
 
 impl Replay<'_> {
@@ -128,7 +131,13 @@ impl Replay<'_> {
         };
         let (dir, number) = (self.dir, self.log_number);
         let (temporary, path) = (names::log_temporary(dir, number), names::log(dir, number));
-        let file = self.fs.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
+        let file = match self.spare.map(|spare| names::log(dir, spare)) {
+            Some(spare) => {
+                self.fs.rename(&spare, &temporary).map_err(|e| Error::io("rename", &spare, e))?;
+                self.fs.open(&temporary).map_err(|e| Error::io("open", &temporary, e))?
+            }
+            None => self.fs.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?,
+        };
         match file.allocate(self.options.log_file_bytes.max(durable_len)) {
             // A full disk may still have room for what is really needed.
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
