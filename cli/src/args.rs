@@ -45,6 +45,8 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a node.
+    Serve(crate::serve::ServeArgs),
     /// Run a whole cluster on this machine, to try things.
     Dev(crate::dev::DevArgs),
     /// Print the value of a key, or its siblings.

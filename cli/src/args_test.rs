@@ -37,6 +37,10 @@ fn lines_that_are_accepted() {
         "merganser cluster topology --keyspace carts --key alice",
         "merganser import dir --keyspace docs --prefix a/ --manifest m --concurrency 8 --write ONE",
         "merganser export dir --keyspace docs --name docs --overwrite --changed",
+        "merganser serve --config node.toml --set listen.client=127.0.0.1:1 --check-config",
+        "merganser serve --keys --json",
+        "merganser inspect key data carts alice",
+        "merganser inspect sstable data/000000000001.sst --entries",
         "merganser dev --demo --exit --json",
     ];
     for line in lines {

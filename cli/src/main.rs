@@ -15,6 +15,7 @@ mod keyspace;
 mod kv;
 mod output;
 mod plugin;
+mod serve;
 mod tree;
 
 use args::{Cli, Command};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli, output: Output) -> anyhow::Result<Exit> {
     let global = &cli.global;
     match cli.command {
+        Command::Serve(args) => serve::run(args, output),
         Command::Dev(args) => dev::run(args, output).map(|()| Exit::Ok),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Plugin(args) => plugin::run(args, global, output),

@@ -23,7 +23,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 80 << 20;
 /// Sibling sets that this client puts together from a stream, all values counted.
 const STREAMED_BYTES_MAX: usize = 256 << 20;
 /// How long a node that failed is asked last.
-const FAILING_FOR: Duration = Duration::from_secs(2);
+const FAILING_FOR: Duration = Duration::from_secs(5);
 
 /// A node.
 #[derive(Debug)]
