@@ -33,15 +33,12 @@ impl Lock for OsLock {}
 
 impl Fs for OsFs {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
+        let missing: Vec<&Path> = dir.ancestors().take_while(|ancestor| !is_there(ancestor)).collect();
         fs::create_dir_all(dir)?;
-        // Each new directory's name lives in its parent, so every ancestor is synced that we can open.
-        for ancestor in dir.ancestors().skip(1).filter(|ancestor| !ancestor.as_os_str().is_empty()) {
-            if let Ok(parent) = fs::File::open(ancestor) {
-                parent.sync_all()?;
-            }
+        // A new directory's name lives in its parent.
+        for parent in missing.iter().filter_map(|made| made.parent()) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            fs::File::open(parent)?.sync_all()?;
         }
         Ok(())
     }
@@ -96,6 +93,11 @@ impl Fs for OsFs {
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(OsLock { _file: file }))
     }
+}
+
+/// The empty path is what `ancestors` of a relative path ends with: the current directory.
+fn is_there(dir: &Path) -> bool {
+    dir.as_os_str().is_empty() || dir.is_dir()
 }
 
 impl File for OsFile {
@@ -197,6 +199,19 @@ mod tests {
             None,
             "short reads are for the patient"
         );
+    }
+
+    #[test]
+    fn directories_are_made_with_their_parents_and_once() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let deep = dir.path().join("a/b/c");
+        for _ in 0..2 {
+            OsFs.create_dir(&deep).expect("made or there");
+        }
+        assert!(deep.is_dir());
+        fs::write(dir.path().join("file"), b"").expect("written");
+        assert!(OsFs.create_dir(&dir.path().join("file/below")).is_err());
+        assert_eq!(OsFs.list(dir.path()).expect("a list"), ["file"]);
     }
 
     #[test]
