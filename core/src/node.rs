@@ -31,6 +31,7 @@ pub struct Node {
     pub(crate) reading: BTreeMap<OpId, Reading>,
     pub(crate) forwarding: BTreeMap<OpId, Forwarding>,
     pub(crate) recent: Recent,
+    forwarded_here: ForwardedHere,
     pub(crate) write_backs: WriteBacks,
     pub(crate) slots: BTreeMap<Bytes, Slot>,
     pub(crate) counters: Counters,
@@ -143,6 +144,32 @@ impl Recent {
     }
 }
 
+/// Forwarded requests that arrived here lately. A link may repeat one; the repetition must not do
+/// what the first arrival was refused for, since its client was told that nothing was stored.
+#[derive(Default)]
+struct ForwardedHere {
+    seen: BTreeSet<(NodeId, OpId)>,
+    order: VecDeque<(NodeId, OpId)>,
+}
+
+/// Far more than can be under way between two repetitions.
+const FORWARDED_MAX: usize = 20_000;
+
+impl ForwardedHere {
+    fn is_first(&mut self, from: NodeId, op: OpId) -> bool {
+        if !self.seen.insert((from, op)) {
+            return false;
+        }
+        self.order.push_back((from, op));
+        while self.order.len() > FORWARDED_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.seen.remove(&oldest);
+            }
+        }
+        true
+    }
+}
+
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counters {
@@ -198,6 +225,7 @@ impl Node {
             reading: BTreeMap::new(),
             forwarding: BTreeMap::new(),
             recent: Recent::default(),
+            forwarded_here: ForwardedHere::default(),
             write_backs: WriteBacks::default(),
             slots: BTreeMap::new(),
             counters: Counters::default(),
@@ -273,7 +301,11 @@ impl Node {
                 self.peer_read(from, op, keyspace, key, unless, effects)
             }
             Message::ReadReply { op, answer } => self.read_replied(now, from, op, answer, effects),
-            Message::Forward { op, request } => self.begin(now, Origin::Peer(from, op), request, effects),
+            Message::Forward { op, request } => {
+                if self.forwarded_here.is_first(from, op) {
+                    self.begin(now, Origin::Peer(from, op), request, effects);
+                }
+            }
             Message::Forwarded { op, outcome } => self.forwarded(op, outcome, effects),
             Message::CatalogPush { catalog } => self.catalog_pushed(now, from, catalog, effects),
             Message::CatalogState { digest, ready } => self.catalog_state(now, from, digest, ready, effects),

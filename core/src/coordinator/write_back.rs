@@ -26,6 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const GENERATIONS_MAX: u32 = 8;
 /// Keys remembered; beyond, a key waits until it is next read or written.
 const DUE_MAX: usize = 10_000;
+/// A key that was looked at rests for its delay, and at least so long: where a resolution cannot be
+/// stored (a full disk, a majority out of reach), it is not tried again at once, and for ever.
+const REST_MS_MIN: u64 = 100;
 /// Owner reads begun in one turn.
 const BATCH: usize = 32;
 
@@ -35,6 +38,8 @@ pub(crate) struct WriteBacks {
     due: BTreeMap<Bytes, Millis>,
     order: BTreeSet<(Millis, Bytes)>,
     tripped: BTreeSet<Bytes>,
+    /// When a key that was looked at may be looked at again.
+    rests: BTreeMap<Bytes, Millis>,
 }
 
 impl Node {
@@ -59,7 +64,8 @@ impl Node {
         }
         // After the last client write, by its stamp, as far as it is not ahead of our clock.
         let last_write = Millis(state.stamp().millis.min(now.0));
-        let at = last_write.after(u64::from(delay_ms)).max(now);
+        let rested = self.write_backs.rests.get(&target.storage_key).copied().unwrap_or_default();
+        let at = last_write.after(u64::from(delay_ms)).max(now).max(rested);
         let storage_key = target.storage_key.clone();
         if let Some(before) = self.write_backs.due.insert(storage_key.clone(), at) {
             self.write_backs.order.remove(&(before, storage_key.clone()));
@@ -75,6 +81,7 @@ impl Node {
 
     /// Begins the reads of keys that are due.
     pub(crate) fn write_backs_due(&mut self, now: Millis, effects: &mut Effects) {
+        self.write_backs.rests.retain(|_, until| *until > now);
         for _ in 0..BATCH {
             let Some((at, storage_key)) = self.write_backs.order.first().cloned() else { return };
             if at > now {
@@ -87,6 +94,9 @@ impl Node {
             let target = Target::new(entry, &key);
             let primaries = self.ring.primaries(target.token, target.n());
             if matches!(target.entry.settings.policy, Policy::Resolver(_)) && self.is_owner(&primaries) {
+                let rest_ms =
+                    u64::from(target.entry.settings.write_back_delay_ms.unwrap_or(0)).max(REST_MS_MIN);
+                self.write_backs.rests.insert(storage_key, now.after(rest_ms));
                 let needed = target.entry.settings.n / 2 + 1;
                 let deadline = now.after(self.config.timeout_ms);
                 let admitted = Admitted { origin: Origin::Owner, target, needed, deadline, primaries };

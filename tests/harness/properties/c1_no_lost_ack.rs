@@ -16,7 +16,7 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
     let acknowledged = history.acknowledgements.iter().filter(|ack| history.ops[ack.op].key == end.key);
     let spared = |ack: &&crate::history::Acknowledgement| {
         // One copy on a disk that is gone is beyond what W=1 survives.
-        !(ack.needed < 2 && history.disk_lost_at_us.is_some_and(|at| ack.at_us <= at))
+        !(ack.needed < 2 && history.disk_lost_at_us.is_some_and(|at| history.ops[ack.op].begun_us <= at))
     };
     match &end.joined {
         KeyState::Causal(siblings) => {

@@ -13,7 +13,7 @@ use super::world::{Due, World};
 use crate::history::KeyIndex;
 use crate::properties::{self, Check, broken, c11_plugins};
 use bytes::Bytes;
-use merganser_core::event::{Effect, Effects, Event, Record, WriteOp};
+use merganser_core::event::{Effect, Effects, Event, Record, StorageFailure, WriteOp};
 use merganser_core::id::{NodeId, Ticket};
 use merganser_core::message::{Message, ReadAnswer};
 use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
@@ -168,11 +168,7 @@ impl World {
         }
     }
 
-    fn read_now(
-        &self,
-        node: usize,
-        key: &[u8],
-    ) -> Result<Option<Record>, merganser_core::event::StorageFailure> {
+    fn read_now(&self, node: usize, key: &[u8]) -> Result<Option<Record>, StorageFailure> {
         match &self.machines[node].process {
             Some(process) => process
                 .db
@@ -189,7 +185,12 @@ impl World {
         self.trace.note(self.now_us, "rd", [node as u64, ticket.0, u64::from(result.is_ok())], || {
             format!("{name} t{} {}", ticket.0, if matches!(result, Ok(Some(_))) { "found" } else { "none" })
         });
-        self.feed(node, Event::ReadDone { ticket, result })
+        let poisoned = matches!(result, Err(StorageFailure::Failed(_)));
+        self.feed(node, Event::ReadDone { ticket, result })?;
+        if poisoned {
+            self.die_of_storage(node);
+        }
+        Ok(())
     }
 
     /// A turn of the disk some time from now, unless one is due.
@@ -254,22 +255,24 @@ impl World {
         self.trace.note(self.now_us, ">>", [(node << 8 | peer) as u64, hash, fate_number(fate)], || {
             format!("{from}→{name} {fate:?} {message:?}")
         });
-        match fate {
-            Fate::Lost => self.count("message lost"),
-            Fate::Cut => self.count("message cut"),
-            Fate::Arrives(after, again) => {
+        let boot = self.machines[peer].process.as_ref().map(|process| process.boot);
+        match (fate, boot) {
+            (Fate::Lost, _) => self.count("message lost"),
+            (Fate::Cut, _) => self.count("message cut"),
+            (_, None) => self.count("message to nobody"),
+            (Fate::Arrives(after, again), Some(boot)) => {
                 if let Some(again) = again {
                     self.count("message repeated");
-                    self.schedule(again, Due::Deliver { from: node, to: peer, bytes: bytes.clone() });
+                    self.schedule(again, Due::Deliver { from: node, to: peer, boot, bytes: bytes.clone() });
                 }
-                self.schedule(after, Due::Deliver { from: node, to: peer, bytes });
+                self.schedule(after, Due::Deliver { from: node, to: peer, boot, bytes });
             }
         }
         Ok(())
     }
 
     pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: Bytes) -> Check {
-        if self.machines[to].process.is_none() || self.network.is_cut(from, to) {
+        if self.network.is_cut(from, to) {
             return Ok(());
         }
         let (sender, name) = (&self.machines[from].name, &self.machines[to].name);

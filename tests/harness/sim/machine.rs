@@ -183,7 +183,11 @@ impl Machine {
     /// A dead one is read from a copy of its disk.
     pub(super) fn durable_state(&self, options: &Options, storage_key: &Bytes) -> Option<KeyState> {
         match &self.process {
-            Some(process) => decoded(process.db.get(storage_key).ok()??),
+            Some(process) => match process.db.get(storage_key) {
+                Ok(found) => decoded(found?),
+                // Poisoned, and about to die of it.
+                Err(_) => self.state_after_power_loss(options, storage_key, 0),
+            },
             None => self.state_after_power_loss(options, storage_key, 0),
         }
     }
@@ -195,10 +199,12 @@ impl Machine {
         storage_key: &Bytes,
         seed: u64,
     ) -> Option<KeyState> {
-        let image = Arc::new(self.fs.crash_image(seed));
+        let image = self.fs.crash_image(seed);
+        // A disk that is full now will not be when somebody looks.
+        image.heal();
         let settings = Machine::storage_options(options);
         let opened = Db::open(
-            image,
+            Arc::new(image),
             Path::new(DIR),
             settings,
             Arc::new(CoreFold),

@@ -26,15 +26,15 @@ use merganser_core::version::Sealer;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
 /// Events beyond which a run is taken to be running in circles.
-const EVENTS_MAX: u64 = 3_000_000;
+const EVENTS_MAX: u64 = 100_000;
 /// Virtual time beyond which clients are taken to be stuck.
 const CLIENTS_US_MAX: u64 = 300_000_000;
 const SECRET: &[u8] = b"the simulated cluster's secret";
 
 /// Something that will happen.
 pub(super) enum Due {
-    /// A message arrives.
-    Deliver { from: usize, to: usize, bytes: Bytes },
+    /// A message arrives; lost if the process it was sent to has died since, as its connection has.
+    Deliver { from: usize, to: usize, boot: u64, bytes: Bytes },
     /// A node hears something; lost if it has booted again since.
     Tell { node: usize, boot: u64, event: Event },
     /// A read that was asked for is done now.
@@ -226,14 +226,18 @@ impl World {
             return Ok(());
         }
         match due {
-            Due::Deliver { from, to, bytes } => self.deliver(from, to, bytes),
+            Due::Deliver { from, to, boot, bytes } if self.is_boot(to, boot) => self.deliver(from, to, bytes),
             Due::Tell { node, boot, event } if self.is_boot(node, boot) => self.feed(node, event),
             Due::Read { node, boot, ticket, key } if self.is_boot(node, boot) => {
                 self.read(node, ticket, &key)
             }
             Due::Disk { node, boot } if self.is_boot(node, boot) => self.disk_turn(node),
             Due::Timer { node, boot } if self.is_boot(node, boot) => self.timer(node),
-            Due::Tell { .. } | Due::Read { .. } | Due::Disk { .. } | Due::Timer { .. } => Ok(()),
+            Due::Deliver { .. }
+            | Due::Tell { .. }
+            | Due::Read { .. }
+            | Due::Disk { .. }
+            | Due::Timer { .. } => Ok(()),
             Due::Client { client } => self.client_goes_on(client),
             Due::GiveUp { client, ticket } => self.client_gives_up(client, ticket),
             Due::Fault => self.fault(),
