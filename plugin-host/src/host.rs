@@ -6,7 +6,7 @@
 //! earlier failures (that is [`crate::Breaker`]), and the question which plugin serves which keyspace.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -31,6 +31,8 @@ pub struct Host {
     watchdog: Watchdog,
     slots: Slots,
     plugins: RwLock<BTreeMap<PluginHash, Arc<Plugin>>>,
+    /// Compiling takes a core and much memory: one at a time, and nothing twice.
+    compiling: Mutex<()>,
 }
 
 struct Plugin {
@@ -47,6 +49,7 @@ impl Host {
             watchdog: Watchdog::start(&engine, limits.wall)?,
             slots: Slots::new(limits.concurrent_calls),
             plugins: RwLock::default(),
+            compiling: Mutex::default(),
             engine,
             limits,
         })
@@ -64,6 +67,11 @@ impl Host {
             return Err(Error::TooLarge { bytes: wasm.len(), limit: self.limits.module_bytes_max });
         }
         let hash = PluginHash::of(wasm);
+        let _compiling = match self.find(&hash) {
+            Some(known) => return Ok(known.loaded.clone()),
+            None => self.compiling.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        // Another thread may just have done it.
         if let Some(known) = self.find(&hash) {
             return Ok(known.loaded.clone());
         }

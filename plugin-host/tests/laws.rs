@@ -25,7 +25,7 @@ fn refused(report: &Report, law: Law) -> &merganser_plugin_host::laws::Counterex
 fn the_built_in_plugins_obey() {
     for built_in in built_in() {
         let cases = if built_in.name == "automerge" { 25 } else { 100 };
-        let report = check(&HOST, &built_in.hash, &Corpus::default(), 1, cases);
+        let report = check(&HOST, &plugin(built_in.name), &Corpus::default(), 1, cases);
         assert!(!report.refused(), "{}\n{report}", built_in.name);
         for finding in &report.findings {
             let expected = match (built_in.name, finding.law) {
