@@ -210,6 +210,12 @@ impl World {
         if step != Step::Idle {
             self.disk_is_due(node);
         }
+        match step {
+            Step::Flushed => self.count("storage flushed"),
+            Step::Compacted => self.count("storage compacted"),
+            Step::Committed { n } if n > 1 => self.count("storage committed several writes at once"),
+            _ => {}
+        }
         self.take_completions(node)
     }
 
@@ -248,6 +254,9 @@ impl World {
             return broken("C13", format!("{} sends {message:?} to {to:?}", self.machines[node].name));
         };
         self.judge_message(node, peer, message)?;
+        if matches!(message, Message::Replicate { .. }) {
+            self.state_sent(node);
+        }
         let fate = self.network.send(&self.options, node, peer);
         let bytes = message.encode();
         let hash = hash_bytes(&bytes);

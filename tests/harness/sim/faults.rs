@@ -15,13 +15,14 @@ use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind, SimFs};
 pub enum FaultKind {
     /// The process dies; what it wrote stays in the page cache.
     Kill,
-    /// A machine loses power; what was not synced is lost, in whole, in part, or torn.
+    /// A machine loses power, at any time or right after it sent a state; what was not synced is lost, in whole, in part, or torn.
     PowerLoss,
     /// All machines lose power at once.
     Blackout,
     /// A clean shutdown, and a start some time later.
     Shutdown,
-    /// A clean shutdown, a start, and a power loss soon after it.
+    /// A clean shutdown, a start, and a power loss right after the first states that are sent: dots
+    /// leak that no sync has reached, under an actor that was resumed.
     ShutdownThenPowerLoss,
     /// The process stands still, and all that was sent to it comes at once afterwards.
     Pause,
@@ -122,6 +123,10 @@ impl World {
                 self.die(node, "KI", None);
                 self.schedule(lasts, Due::Undo(Undo::Restart { node }));
             }
+            FaultKind::PowerLoss if up && self.may_stop() && self.fault_dice.chance(300) => {
+                self.strike(kind, node, lasts);
+                self.machines[node].tripwire = Some(self.fault_dice.between(1, 6));
+            }
             FaultKind::PowerLoss if up && self.may_stop() => {
                 self.strike(kind, node, lasts);
                 let seed = self.fault_dice.next();
@@ -144,8 +149,7 @@ impl World {
                 self.shut_down(node)?;
                 self.schedule(lasts, Due::Undo(Undo::Restart { node }));
                 if kind == FaultKind::ShutdownThenPowerLoss {
-                    let soon = lasts + self.fault_dice.between(1, 60_000);
-                    self.schedule(soon, Due::Undo(Undo::PowerLoss { node }));
+                    self.machines[node].tripwire = Some(self.fault_dice.between(1, 4));
                 }
             }
             FaultKind::Pause if up && self.may_stop() => {
@@ -245,6 +249,17 @@ impl World {
         });
     }
 
+    /// A node has sent a state; if a wire is tripped by it, power goes before the next sync, mostly.
+    pub(super) fn state_sent(&mut self, node: usize) {
+        let Some(left) = &mut self.machines[node].tripwire else { return };
+        *left -= 1;
+        if *left == 0 {
+            self.machines[node].tripwire = None;
+            let soon = self.fault_dice.between(1, self.options.disk_us_max.min(2_000));
+            self.schedule(soon, Due::Undo(Undo::PowerLoss { node }));
+        }
+    }
+
     /// The end of a fault.
     pub(super) fn undo(&mut self, undo: Undo) -> Check {
         match undo {
@@ -318,6 +333,7 @@ impl World {
         });
         machine.process = None;
         machine.paused_until_us = None;
+        machine.tripwire = None;
         machine.fs.heal();
         if let Some(seed) = power_loss {
             machine.fs.crash(seed);

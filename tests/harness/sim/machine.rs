@@ -37,6 +37,8 @@ pub(super) struct Machine {
     pub(super) skew_ms: i64,
     /// Multiplies the time of its commits.
     pub(super) disk_slowness: u64,
+    /// Power goes right after so many more states were sent: dots leak that no sync has reached.
+    pub(super) tripwire: Option<u64>,
     /// Told at the last boot.
     last_actor: Option<ActorId>,
 }
@@ -103,6 +105,7 @@ impl Machine {
             paused_until_us: None,
             skew_ms: 0,
             disk_slowness: 1,
+            tripwire: None,
             last_actor: None,
         }
     }
