@@ -290,7 +290,7 @@ fn told(limit: Duration) -> Duration {
 }
 
 fn may_have_had_effect(error: &Error) -> bool {
-    matches!(error, Error::Unavailable { sent: true, .. } | Error::Uncertain(_))
+    matches!(error, Error::Unavailable { sent: true, .. } | Error::Uncertain(_) | Error::Server { .. })
 }
 
 pub(crate) fn with_timeout(mut request: Request, limit: Duration) -> Request {

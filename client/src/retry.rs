@@ -11,6 +11,7 @@
 
 use crate::error::{Error, Uncertain};
 use std::time::Duration;
+use tonic::Code;
 
 /// How patient a client is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,6 +61,9 @@ pub(crate) fn next(patience: &Patience, standing: Standing, error: &Error, jitte
     let (candidate, after) = match error {
         // Another node may well be fine: no reason to wait until all were asked once.
         Error::Unavailable { .. } if first_round => (other, Duration::ZERO),
+        // What broke inside one node (its disk, say) need not be broken in the next; asking the
+        // same one again would change nothing.
+        error if is_internal(error) && first_round => (other, Duration::ZERO),
         Error::Unavailable { .. } | Error::NotEnoughReplicas { .. } => (other, pause),
         Error::Uncertain(_) => (standing.candidate, pause),
         Error::Overloaded { retry_after } => (other, pause.max(*retry_after)),
@@ -71,7 +75,13 @@ pub(crate) fn next(patience: &Patience, standing: Standing, error: &Error, jitte
 /// True where another attempt may end otherwise.
 pub(crate) fn is_curable(error: &Error) -> bool {
     use Error::{NotEnoughReplicas, Overloaded, Unavailable, Uncertain};
-    matches!(error, Unavailable { .. } | NotEnoughReplicas { .. } | Uncertain(_) | Overloaded { .. })
+    is_internal(error)
+        || matches!(error, Unavailable { .. } | NotEnoughReplicas { .. } | Uncertain(_) | Overloaded { .. })
+}
+
+/// True where a node failed inside. What it did of a write before that is not known.
+fn is_internal(error: &Error) -> bool {
+    matches!(error, Error::Server { code, .. } if *code == Code::Internal as u32)
 }
 
 /// Between half of the doubled pause and all of it, so that clients that failed together do not
@@ -96,13 +106,10 @@ impl Fate {
                 self.unknown = Some((**facts).clone());
             }
             Error::Unavailable { node, reason, sent: true } if self.unknown.is_none() => {
-                self.unknown = Some(Uncertain {
-                    dot: None,
-                    replicas: Vec::new(),
-                    needed: 0,
-                    cause: format!("{node}: {reason}"),
-                    pending: None,
-                });
+                self.unknown = Some(nothing_known(format!("{node}: {reason}")));
+            }
+            error if is_internal(error) && self.unknown.is_none() => {
+                self.unknown = Some(nothing_known(error.what()));
             }
             _ => {}
         }
@@ -121,6 +128,10 @@ impl Fate {
             }
         }
     }
+}
+
+fn nothing_known(cause: String) -> Uncertain {
+    Uncertain { dot: None, replicas: Vec::new(), needed: 0, cause, pending: None }
 }
 
 #[cfg(test)]

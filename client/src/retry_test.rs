@@ -17,6 +17,10 @@ fn uncertain(counter: Option<u64>) -> Error {
     }))
 }
 
+fn internal() -> Error {
+    Error::Server { code: 13, reason: "its disk".into() }
+}
+
 fn standing(attempts: u32, candidate: usize) -> Standing {
     Standing { attempts, candidate, candidates: 3, remaining: Duration::from_secs(5) }
 }
@@ -54,9 +58,10 @@ fn each_error_leads_to_its_step() {
             standing(1, 0),
             Step::GiveUp,
         ),
+        ("what failed inside one node may work in another", internal(), standing(1, 0), ask(1, 0)),
         (
-            "and what failed inside a node",
-            Error::Server { code: 13, reason: String::new() },
+            "and an unknown method",
+            Error::Server { code: 12, reason: String::new() },
             standing(1, 0),
             Step::GiveUp,
         ),
@@ -65,6 +70,7 @@ fn each_error_leads_to_its_step() {
         assert_eq!(next(&Patience::default(), standing, &error, 1.0), expected, "{why}");
         assert_eq!(is_curable(&error), expected != Step::GiveUp || standing.attempts == 10, "{why}");
     }
+    assert_eq!(next(&Patience::default(), standing(3, 2), &internal(), 1.0), Step::GiveUp, "all were asked");
     let soon_over = Standing { remaining: Duration::from_millis(250), ..standing(1, 0) };
     assert_eq!(next(&Patience::default(), soon_over, &overloaded, 0.0), Step::GiveUp);
 }
@@ -95,6 +101,7 @@ fn an_attempt_of_unknown_fate_makes_the_write_uncertain_whatever_fails_later() {
     assert_eq!(outcome([unavailable(false)]).code(), "unavailable");
     assert_eq!(outcome([unavailable(true)]).code(), "uncertain");
     assert_eq!(outcome([unavailable(true), few.clone()]).code(), "uncertain");
+    assert_eq!(outcome([internal(), few.clone()]).code(), "uncertain");
     assert_eq!(outcome([uncertain(Some(1)), few, Error::ContextRequired]).code(), "uncertain");
 }
 
