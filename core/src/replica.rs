@@ -431,11 +431,15 @@ impl Node {
         result: &Result<(), StorageFailure>,
         effects: &mut Effects,
     ) {
+        let (mut lost, mut unsent) = (Vec::new(), Vec::new());
         if let Some(slot) = storage_key.as_ref().and_then(|key| self.slots.get_mut(key)) {
             slot.writes -= 1;
             if result.is_err() {
-                // What the slot holds is not what the disk holds.
-                (slot.state, slot.record) = (None, None);
+                // What the slot holds is not what the disk holds. What was to be told once this
+                // state is durable, or sent with it, goes with it: the next state lacks it.
+                (slot.state, slot.record, slot.dirty) = (None, None, false);
+                lost = std::mem::take(&mut slot.completions);
+                unsent = std::mem::take(&mut slot.replicate);
             }
         }
         if result.is_err() {
@@ -444,6 +448,10 @@ impl Node {
             self.renew(effects);
         }
         self.complete(completions, result.clone().map_err(|_| Refusal::Storage), effects);
+        self.complete(lost, Err(Refusal::Storage), effects);
+        for op in unsent {
+            self.write_timed_out(now, op, effects);
+        }
         if let Some(key) = storage_key {
             self.work(now, key, effects);
         }

@@ -11,7 +11,7 @@
 //! Absent: judgement.
 
 use bytes::Bytes;
-use merganser_core::catalog::Policy;
+use merganser_core::catalog::{DeleteSemantics, Policy};
 use merganser_core::id::{Dot, KeyspaceId, RequestId};
 use merganser_core::version::{DotSet, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +30,8 @@ pub struct Key {
     pub keyspace_id: KeyspaceId,
     /// How its conflicts are settled.
     pub policy: Policy,
-    /// A delete wins over what it did not see.
-    pub delete_wins: bool,
+    /// Who wins, a delete or a concurrent value.
+    pub deletes: DeleteSemantics,
     /// The key.
     pub key: Bytes,
     /// Where storage keeps it.
@@ -205,6 +205,12 @@ impl History {
     pub fn deletes_within(&self, key: KeyIndex, context: &DotSet) -> Vec<Dot> {
         let deletes = self.tombstones.get(&key).map_or(&[][..], Vec::as_slice);
         deletes.iter().copied().filter(|dot| context.contains(*dot)).collect()
+    }
+
+    /// Writes of a key that a context covers.
+    pub fn writes_within(&self, key: KeyIndex, context: &DotSet) -> Vec<Dot> {
+        let covered = |(dot, fact): &(&Dot, &DotFact)| fact.key == key && context.contains(**dot);
+        self.dots.iter().filter(covered).map(|(dot, _)| *dot).collect()
     }
 
     /// What a write had seen.

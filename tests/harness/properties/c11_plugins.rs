@@ -13,6 +13,7 @@ use super::{
 use crate::history::{History, KeyIndex};
 use crate::sim::plugins::{self, StandIn};
 use bytes::Bytes;
+use merganser_core::catalog::DeleteSemantics;
 use merganser_core::plugin::{PluginAnswer, PluginCall};
 use merganser_core::version::KeyState;
 
@@ -49,7 +50,9 @@ pub(super) fn on_state(history: &History, key: KeyIndex, state: &KeyState) -> Ch
             for (dot, version) in siblings.iter().filter(|(_, version)| version.receipt.is_some()) {
                 let from = version.receipt.as_ref().map_or(&[][..], |receipt| &receipt.merged_from);
                 let facts: Vec<_> = from.iter().filter_map(|dot| history.dots.get(dot)).collect();
-                let contents: Vec<&Bytes> = facts.iter().filter_map(|fact| fact.value.as_ref()).collect();
+                let shows_deletes = history.keys[key].deletes == DeleteSemantics::PluginDecides;
+                let shown = facts.iter().filter(|fact| fact.value.is_some() || shows_deletes);
+                let contents: Vec<Option<&Bytes>> = shown.map(|fact| fact.value.as_ref()).collect();
                 let expected = match plugins::resolve(&contents) {
                     PluginAnswer::Value(value) => Some(Some(value)),
                     PluginAnswer::Delete => Some(None),

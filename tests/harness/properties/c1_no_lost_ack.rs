@@ -9,6 +9,7 @@
 use super::{Check, Final, broken};
 use crate::history::{History, KeyIndex, Op, What};
 use crate::sim::plugins;
+use merganser_core::catalog::DeleteSemantics;
 use merganser_core::version::KeyState;
 use std::collections::BTreeSet;
 
@@ -82,7 +83,7 @@ pub(super) fn written(op: &Op, index: usize) -> Vec<u64> {
 }
 
 fn deleted(history: &History, key: KeyIndex, id: u64) -> bool {
-    let wins = history.keys[key].delete_wins;
+    let wins = history.keys[key].deletes == DeleteSemantics::DeleteWins;
     history.ops.iter().any(|op| {
         op.key == key && op.what == What::Delete && !op.was_refused() && (wins || op.seen.ids.contains(&id))
     })

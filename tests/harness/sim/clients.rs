@@ -385,7 +385,14 @@ impl World {
                 c5_no_false_concurrency::on_solo_read(op, values)?;
             }
         }
-        for dot in self.history.deletes_within(key, &context.seen) {
+        // A plugin that let a delete win shows nothing, and has seen all.
+        let plugin_deleted =
+            matches!(reply.resolution, Resolution::Resolved { .. }) && reply.siblings.is_empty();
+        let unshown = match plugin_deleted {
+            true => self.history.writes_within(key, &context.seen),
+            false => self.history.deletes_within(key, &context.seen),
+        };
+        for dot in unshown {
             if !seen.dots.contains(&dot) {
                 seen.dots.push(dot);
             }

@@ -42,6 +42,12 @@ options! {
     ops,
     /// Members of the cluster.
     nodes,
+    /// N of every keyspace; R and W are majorities, or lean to one side.
+    replicas,
+    /// R of every keyspace.
+    read_quorum,
+    /// W of every keyspace.
+    write_quorum,
     /// Clients, each with one request at a time.
     clients,
     /// Bit per kind of keyspace, see `workload::KEYSPACES`.
@@ -132,6 +138,14 @@ impl Options {
         options.skew_ms_max = some(dice, 500, 1, 2_000);
         options.memtable_bytes = [4 << 10, 16 << 10, 64 << 10][dice.below(3) as usize];
         options.image_one_in = some(dice, 50, 20, 60);
+        options.replicas = if dice.chance(750) { 3 } else { dice.between(2, options.nodes) };
+        let majority = options.replicas / 2 + 1;
+        (options.read_quorum, options.write_quorum) = match dice.below(10) {
+            0 => (1, options.replicas),
+            1 => (options.replicas, 1),
+            2 => (1, majority),
+            _ => (majority, majority),
+        };
         options
     }
 

@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A value whose writes' ids add up to a multiple of this is one that the resolver leaves alone.
 const UNRESOLVED_MODULUS: u64 = 11;
+/// One whose ids add up to a multiple of this yields to a delete.
+const DELETED_MODULUS: u64 = 3;
 /// A write whose id is a multiple of this is refused by `validate`.
 const REJECTED_MODULUS: u64 = 61;
 
@@ -84,7 +86,7 @@ impl StandIn {
             (StandIn::Counter, PluginCall::Query { state, .. }) => counter_query(state),
             (_, PluginCall::Validate { value, .. }) => validate(value),
             (StandIn::Union, PluginCall::Resolve { siblings, .. }) => {
-                let contents: Vec<&Bytes> = siblings.iter().filter_map(|s| s.content.as_ref()).collect();
+                let contents: Vec<Option<&Bytes>> = siblings.iter().map(|s| s.content.as_ref()).collect();
                 resolve(&contents)
             }
             (StandIn::Set, PluginCall::Merge { states, .. }) => match union(states.iter()) {
@@ -96,15 +98,16 @@ impl StandIn {
     }
 }
 
-/// The resolver's answer; a delete only if nothing is left to keep.
-pub fn resolve(contents: &[&Bytes]) -> PluginAnswer {
-    let Some(ids) = union(contents.iter().copied()) else { return rejected("not a value") };
-    if ids.is_empty() {
-        return PluginAnswer::Delete;
-    }
+/// The resolver's answer to values and deletes (None).
+pub fn resolve(contents: &[Option<&Bytes>]) -> PluginAnswer {
+    let Some(ids) = union(contents.iter().copied().flatten()) else { return rejected("not a value") };
     let sum = ids.iter().fold(0u64, |sum, id| sum.wrapping_add(mix(*id)));
     if sum % UNRESOLVED_MODULUS == 0 {
         return PluginAnswer::Unresolved("the ids add up badly".into());
+    }
+    // Where it may choose, it sometimes lets the delete win.
+    if contents.contains(&None) && sum % DELETED_MODULUS == 0 {
+        return PluginAnswer::Delete;
     }
     PluginAnswer::Value(set(&ids))
 }

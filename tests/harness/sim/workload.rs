@@ -25,10 +25,11 @@ fn settings(name: &str, options: &Options) -> Settings {
         "counter" => Policy::Lattice(StandIn::Counter.reference()),
         _ => Policy::Siblings,
     });
-    settings.write_back_delay_ms = match name {
-        "views" => None,
-        _ => Some(Dice::new(options.seed).fork(7).between(20, 300) as u32),
-    };
+    (settings.n, settings.r, settings.w) =
+        (options.replicas as u32, options.read_quorum as u32, options.write_quorum as u32);
+    let dice = &mut Dice::new(options.seed).fork(7);
+    let delay_ms = dice.between(20, 300) as u32;
+    settings.write_back_delay_ms = (name != "views" || dice.chance(500)).then_some(delay_ms);
     match name {
         "views" => settings.delete_semantics = DeleteSemantics::PluginDecides,
         "resets" => settings.delete_semantics = DeleteSemantics::DeleteWins,
@@ -54,7 +55,7 @@ pub(super) fn keyspaces(options: &Options) -> (Catalog, Vec<Key>) {
                 keyspace: (*name).to_string(),
                 keyspace_id: id,
                 policy: settings.policy.clone(),
-                delete_wins: settings.delete_semantics == DeleteSemantics::DeleteWins,
+                deletes: settings.delete_semantics,
                 storage_key: storage_key::object(id, &key),
                 key,
                 n: settings.n as usize,
@@ -106,7 +107,7 @@ pub(super) fn plan(
         65..=74 => Level::One,
         75..=86 => Level::Quorum,
         87..=94 => Level::All,
-        _ => Level::Count(dice.between(1, 3) as u32),
+        _ => Level::Count(dice.between(1, options.replicas) as u32),
     };
     let reads = matches!(what, What::Get | What::Query | What::Apply(_));
     // A put that says nothing of what it saw is refused where that matters.
