@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::compress;
 use crate::error::Error;
+use crate::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX};
 use crate::record::{Fold, Record};
 use crate::table::{Table, ValueFrame};
 
@@ -140,16 +141,82 @@ pub(crate) fn reduce(
         .map(|part| Ok(Record { head: part.head.clone(), body: part.load_body(key)? }))
         .collect::<Result<Vec<_>, Error>>()?;
     match fold.fold(key, &records) {
-        Ok(Record { head, body }) => {
+        // What is longer than the formats hold could be written but never read again.
+        Ok(Record { head, body }) if head.len() <= HEAD_BYTES_MAX && body.len() <= BODY_BYTES_MAX => {
             let folded = Fragment { kind: whole_kind, head, value: Value::Held(pack(body)) };
             Ok(Reduced { fragments: vec![folded], fold_failed: false })
         }
-        Err(_) => {
+        Ok(_) | Err(_) => {
             // The parts stay apart; what is known about "nothing older" stays too.
             if bottom {
                 fragments.truncate(parts);
             }
             Ok(Reduced { fragments, fold_failed: true })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::FoldError;
+
+    /// Concatenates heads, oldest first; refuses when one is `!`, grows beyond all limits when one is `*`.
+    struct Concat;
+
+    impl Fold for Concat {
+        fn fold(&self, _key: &[u8], newest_first: &[Record]) -> Result<Record, FoldError> {
+            let head: Vec<u8> = newest_first.iter().rev().flat_map(|record| record.head.to_vec()).collect();
+            if head.contains(&b'!') {
+                return Err(FoldError("refused".into()));
+            }
+            let body_bytes = if head.contains(&b'*') { BODY_BYTES_MAX + 1 } else { 0 };
+            Ok(Record { head: head.into(), body: vec![0; body_bytes].into() })
+        }
+    }
+
+    /// Fragments newest first: `p` put, `m` merge, `r` remove, each with a head.
+    fn check(fragments: &str, bottom: bool, expected: &str) {
+        let parse = |word: &str| {
+            let kind = match &word[..1] {
+                "p" => Kind::Put,
+                "m" => Kind::Merge,
+                _ => return Fragment::remove(),
+            };
+            Fragment { kind, head: Bytes::from(word[1..].to_owned()), value: Value::Held(Body::default()) }
+        };
+        let parts = fragments.split_whitespace().map(parse).collect();
+        let reduced = reduce(b"k", parts, bottom, &Concat, &mut Body::raw).expect("all bodies are held");
+        let show = |part: &Fragment| {
+            let kind = ["", "p", "m", "r"][part.kind as usize];
+            format!("{kind}{}", String::from_utf8_lossy(&part.head))
+        };
+        let shown: Vec<String> = reduced.fragments.iter().map(show).collect();
+        assert_eq!(shown.join(" "), expected, "{fragments}, bottom {bottom}");
+        assert_eq!(reduced.fold_failed, fragments.contains(['!', '*']) && shown.len() > 1);
+    }
+
+    #[test]
+    fn fragments_reduce_to_the_fewest_that_mean_the_same() {
+        for (fragments, inside, at_the_bottom) in [
+            ("pa", "pa", "pa"),
+            ("ma", "ma", "pa"),
+            ("r", "r", ""),
+            ("pb pa", "pb", "pb"),
+            ("pb r ma", "pb", "pb"),
+            ("mb ma", "mab", "pab"),
+            ("mb pa", "pab", "pab"),
+            ("mc mb pa mx", "pabc", "pabc"),
+            ("ma r", "pa", "pa"),
+            ("mb ma r px", "pab", "pab"),
+            ("r pa ma", "r", ""),
+            ("m! ma", "m! ma", "m! ma"),
+            ("m! pa", "m! pa", "m! pa"),
+            ("m! ma r", "m! ma r", "m! ma"),
+            ("m* ma", "m* ma", "m* ma"),
+        ] {
+            check(fragments, false, inside);
+            check(fragments, true, at_the_bottom);
         }
     }
 }

@@ -200,7 +200,7 @@ impl Db {
     }
 
     /// Commits what was submitted, syncs, seals the log and stops all threads. Other handles then answer
-    /// `Error::NotOpen`.
+    /// `Error::NotOpen`. Not to be called from the sink, whose thread this waits for.
     pub fn close(self) -> Result<(), Error> {
         self.inner.check_usable()?;
         self.inner.stop();

@@ -25,7 +25,7 @@ pub(crate) const HEADER_BYTES: u64 = 24;
 const FRAME_MAGIC: u32 = 0x4d52_4745;
 const FRAME_HEADER_BYTES: usize = 16;
 const ALIGNMENT: u64 = 8;
-/// A manifest that outgrows this is replaced by a snapshot at the next open.
+/// No edit is longer; the longest is the snapshot, some hundred bytes for each table.
 const EDIT_BYTES_MAX: usize = 1 << 30;
 
 fn header(number: u64) -> Vec<u8> {
@@ -79,7 +79,8 @@ pub(crate) fn later_frame(bytes: &Bytes, number: u64, after: u64) -> Option<u64>
     offsets.find(|at| frame_at(bytes, number, *at).is_some())
 }
 
-/// Appends edits.
+/// Appends edits. The file grows by some hundred bytes for each flush and is replaced by a snapshot at the
+/// next open.
 pub(crate) struct ManifestWriter {
     file: Arc<dyn File>,
     path: PathBuf,
