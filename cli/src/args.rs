@@ -33,7 +33,7 @@ pub(crate) struct Global {
         default_value = "127.0.0.1:7401",
         global = true
     )]
-    pub(crate) nodes: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     /// One JSON document on stdout, for programs.
     #[arg(long, global = true)]
     pub(crate) json: bool,

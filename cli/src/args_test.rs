@@ -80,7 +80,7 @@ fn lines_that_are_refused_say_why() {
 #[test]
 fn addresses_come_as_a_list_and_from_any_place_in_the_line() {
     for line in ["merganser --node a:1,b:2 keyspace list", "merganser keyspace list --node a:1 --node b:2"] {
-        assert_eq!(parse(line).unwrap().global.nodes, ["a:1", "b:2"], "{line}");
+        assert_eq!(parse(line).unwrap().global.addresses, ["a:1", "b:2"], "{line}");
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T>
 impl Global {
     /// A client with what every command says.
     pub(crate) async fn connect(&self) -> Result<Client> {
-        Ok(self.builder().connect(self.nodes.iter()).await?)
+        Ok(self.builder().connect(self.addresses.iter()).await?)
     }
 
     pub(crate) fn builder(&self) -> Builder {

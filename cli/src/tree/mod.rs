@@ -103,5 +103,5 @@ pub(crate) async fn export(args: ExportArgs, global: &Global, output: Output) ->
 async fn patient(global: &Global) -> Result<merganser_client::Client> {
     let timeout = global.timeout.unwrap_or(FILE_TIMEOUT);
     let builder = global.builder().timeout(timeout).attempts_max(u32::MAX).pipelined(true);
-    Ok(builder.connect(global.nodes.iter()).await?)
+    Ok(builder.connect(global.addresses.iter()).await?)
 }
