@@ -7,11 +7,11 @@
 //! ```
 //!
 //! In: a checked configuration. Out: a node on a thread of its own, with a runtime of its own on
-//! which all of its services run (one thread: see `docs/decisions`). Absent: what it serves.
+//! which all of its services run: one thread, so that the driver finds many inputs a turn. Absent: what it serves.
 
 use crate::accept;
 use crate::config::Config;
-use crate::driver::{Door, Driver, Halls, Input, Stopped};
+use crate::driver::{Door, Driver, Input, Stopped, UnderWay};
 use crate::error::Error;
 use crate::grpc::{self, Directory};
 use crate::metrics::Metrics;
@@ -129,7 +129,7 @@ pub fn start(config: Config) -> Result<Running, Error> {
         directory: Arc::clone(&directory),
         topology,
         metrics: Arc::clone(&metrics),
-        halls: Halls::default(),
+        under_way: UnderWay::default(),
     };
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -175,7 +175,7 @@ fn boot(config: &Config, db: &Db) -> Result<Node, Error> {
     let (incarnation, op) = boot::begin(identity.as_ref(), random.random());
     db.write(vec![store::op(op)], Durability::Sync)?;
     let catalog = match db.get(&storage_key::catalog())? {
-        Some(record) => Catalog::decode(record.head)
+        Some(record) => Catalog::decode(record.body)
             .map_err(|error| Error::Damaged { what: "the catalog", reason: error.to_string() })?,
         None => Catalog::default(),
     };

@@ -16,26 +16,26 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-pub const SECRET: &str = "a secret that all nodes share";
-pub const MESSAGE_BYTES_MAX: usize = 128 << 20;
+pub(crate) const SECRET: &str = "a secret that all nodes share";
+pub(crate) const MESSAGE_BYTES_MAX: usize = 128 << 20;
 
 /// Some nodes that know each other.
-pub struct Cluster {
-    pub nodes: Vec<Option<Running>>,
-    pub members: Vec<Member>,
-    pub dir: TempDir,
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Option<Running>>,
+    pub(crate) members: Vec<Member>,
+    pub(crate) dir: TempDir,
 }
 
 impl Cluster {
     /// `count` nodes, all of them started.
-    pub fn start(count: usize) -> Cluster {
+    pub(crate) fn start(count: usize) -> Cluster {
         let mut cluster = Cluster::addresses(count);
         (0..count).for_each(|node| cluster.start_node(node));
         cluster
     }
 
     /// Addresses for `count` nodes, none of them started.
-    pub fn addresses(count: usize) -> Cluster {
+    pub(crate) fn addresses(count: usize) -> Cluster {
         let members = (0..count)
             .map(|number| Member {
                 name: format!("node-{number}"),
@@ -49,51 +49,51 @@ impl Cluster {
         Cluster { nodes, members, dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn config(&self, node: usize) -> Config {
+    pub(crate) fn config(&self, node: usize) -> Config {
         config(&self.members, node, &self.dir.path().join(format!("{node}")))
     }
 
-    pub fn start_node(&mut self, node: usize) {
+    pub(crate) fn start_node(&mut self, node: usize) {
         self.nodes[node] = Some(start(self.config(node)).unwrap());
     }
 
     /// Stops it in order; whether it ended well.
-    pub fn stop_node(&mut self, node: usize) {
+    pub(crate) fn stop_node(&mut self, node: usize) {
         self.nodes[node].take().expect("it runs").stop().unwrap();
     }
 
-    pub async fn channel(&self, node: usize) -> Channel {
+    pub(crate) async fn channel(&self, node: usize) -> Channel {
         let address = &self.members[node].client_address;
         Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
     }
 
-    pub async fn kv(&self, node: usize) -> KvClient<Channel> {
+    pub(crate) async fn kv(&self, node: usize) -> KvClient<Channel> {
         KvClient::new(self.channel(node).await)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub async fn status(&self, node: usize) -> StatusReply {
+    pub(crate) async fn status(&self, node: usize) -> StatusReply {
         let mut cluster = ClusterClient::new(self.channel(node).await);
         cluster.status(StatusRequest {}).await.unwrap().into_inner()
     }
 
     /// Until the node's topology is as wished; follows its stream.
-    pub async fn wait(&self, node: usize, wished: impl Fn(&TopologyReply) -> bool) {
+    pub(crate) async fn wait(&self, node: usize, wished: impl Fn(&TopologyReply) -> bool) {
         let mut cluster = ClusterClient::new(self.channel(node).await);
         let mut replies = cluster.topology(TopologyRequest {}).await.unwrap().into_inner();
         while !wished(&replies.message().await.unwrap().expect("the stream goes on")) {}
     }
 
     /// Until all nodes are linked to all others.
-    pub async fn formed(&self) {
+    pub(crate) async fn formed(&self) {
         for node in 0..self.members.len() {
             self.wait(node, |topology| topology.nodes.iter().all(|node| node.up)).await;
         }
     }
 
     /// Creates a keyspace and waits until every node knows it.
-    pub async fn keyspace(&self, name: &str, policy: &str, n: u32) {
+    pub(crate) async fn keyspace(&self, name: &str, policy: &str, n: u32) {
         let mut keyspaces = KeyspacesClient::new(self.channel(0).await);
         let settings = KeyspaceSettings { policy: policy.into(), n, ..Default::default() };
         let request = CreateKeyspaceRequest { name: name.into(), settings: Some(settings) };
@@ -105,13 +105,13 @@ impl Cluster {
 }
 
 /// One node, with a keyspace `k` of one replica under this policy.
-pub async fn single(policy: &str) -> Cluster {
+pub(crate) async fn single(policy: &str) -> Cluster {
     let cluster = Cluster::start(1);
     cluster.keyspace("k", policy, 1).await;
     cluster
 }
 
-pub fn config(members: &[Member], node: usize, dir: &Path) -> Config {
+pub(crate) fn config(members: &[Member], node: usize, dir: &Path) -> Config {
     let mut config = Config::default();
     config.node.name = members[node].name.clone();
     config.cluster.name = "test".into();
@@ -127,7 +127,7 @@ pub fn config(members: &[Member], node: usize, dir: &Path) -> Config {
 
 /// An address of this machine that nobody uses. Below the range from which the system takes ports
 /// for outgoing connections, so that none of those takes it before the node does.
-pub fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +138,7 @@ pub fn free_address() -> String {
     }
 }
 
-pub fn put(key: &[u8], value: impl Into<bytes::Bytes>) -> PutRequest {
+pub(crate) fn put(key: &[u8], value: impl Into<bytes::Bytes>) -> PutRequest {
     PutRequest {
         keyspace: "k".into(),
         key: key.to_vec().into(),
@@ -149,7 +149,7 @@ pub fn put(key: &[u8], value: impl Into<bytes::Bytes>) -> PutRequest {
 }
 
 /// The problem in a status's details, which must agree with its code.
-pub fn problem(status: &Status) -> Problem {
+pub(crate) fn problem(status: &Status) -> Problem {
     let details = tonic_types::pb::Status::decode(status.details()).unwrap();
     assert_eq!(Code::from(details.code), status.code());
     let [detail] = &details.details[..] else { panic!("one detail: {details:?}") };
@@ -161,7 +161,7 @@ pub fn problem(status: &Status) -> Problem {
 }
 
 /// The value of a metric of a node.
-pub fn metric(status: &StatusReply, name: &str) -> f64 {
+pub(crate) fn metric(status: &StatusReply, name: &str) -> f64 {
     let metric = status.metrics.iter().find(|metric| metric.name == name);
     metric.unwrap_or_else(|| panic!("no metric {name}")).value
 }

@@ -53,12 +53,12 @@ pub(crate) struct Driver {
     pub(crate) directory: Arc<crate::grpc::Directory>,
     pub(crate) topology: watch::Sender<Arc<TopologyReply>>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) halls: Halls,
+    pub(crate) under_way: UnderWay,
 }
 
 /// What is under way in the driver. Begins empty.
 #[derive(Default)]
-pub(crate) struct Halls {
+pub(crate) struct UnderWay {
     clients: HashMap<ClientTicket, ReplyTo>,
     operators: HashMap<ClientTicket, oneshot::Sender<AdminReply>>,
     tickets: u64,
@@ -86,10 +86,10 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) -> Stopped {
         let mut clock = Clock::new();
         let now = clock.now();
-        let mut effects = std::mem::take(&mut self.halls.effects);
+        let mut effects = std::mem::take(&mut self.under_way.effects);
         self.node.start(now, &mut effects);
-        self.halls.effects = effects;
-        self.halls.topology_changed = true;
+        self.under_way.effects = effects;
+        self.under_way.topology_changed = true;
         self.apply(now);
 
         let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
@@ -142,11 +142,11 @@ impl Driver {
     fn deadline(&self, now: Millis) -> u64 {
         let of_node = self.node.next_deadline().map_or(IDLE_PERIOD_MS, |deadline| deadline.since(now));
         let of_stop =
-            self.halls.stopping.as_ref().map_or(IDLE_PERIOD_MS, |stopping| stopping.deadline.since(now));
+            self.under_way.stopping.as_ref().map_or(IDLE_PERIOD_MS, |stopping| stopping.deadline.since(now));
         of_node.min(of_stop).min(IDLE_PERIOD_MS)
     }
 
     fn handle(&mut self, now: Millis, event: Event) {
-        self.node.handle(now, event, &mut self.halls.effects);
+        self.node.handle(now, event, &mut self.under_way.effects);
     }
 }

@@ -31,9 +31,9 @@ pub(crate) enum Stopped {
 
 impl Driver {
     pub(super) fn begin_stop(&mut self, now: Millis, drain_ms: u64) {
-        if self.halls.stopping.is_none() {
+        if self.under_way.stopping.is_none() {
             let phase_ms = drain_ms / 2;
-            self.halls.stopping =
+            self.under_way.stopping =
                 Some(Stopping { deadline: now.after(phase_ms), links_closed: false, phase_ms, failed: None });
         }
     }
@@ -42,13 +42,13 @@ impl Driver {
         tracing::error!(%error, "storage_stopped");
         let stopping =
             Stopping { deadline: Millis(0), links_closed: false, phase_ms: 0, failed: Some(error) };
-        self.halls.stopping = Some(stopping);
+        self.under_way.stopping = Some(stopping);
     }
 
     /// Whether the node has come to an end, looked at after each turn.
     pub(super) fn stopped(&mut self, now: Millis) -> Option<super::Stopped> {
-        let waits = !self.halls.clients.is_empty() || !self.halls.operators.is_empty();
-        let stopping = self.halls.stopping.as_mut()?;
+        let waits = !self.under_way.clients.is_empty() || !self.under_way.operators.is_empty();
+        let stopping = self.under_way.stopping.as_mut()?;
         if let Some(error) = stopping.failed.take() {
             return Some(Stopped::Failed(error));
         }
@@ -64,7 +64,7 @@ impl Driver {
         if let Some(marker) = self.node.clean_marker() {
             return Some(Stopped::Clean(marker));
         }
-        let late = self.halls.stopping.as_ref().is_some_and(|stopping| now >= stopping.deadline);
+        let late = self.under_way.stopping.as_ref().is_some_and(|stopping| now >= stopping.deadline);
         late.then_some(Stopped::Unclean)
     }
 }

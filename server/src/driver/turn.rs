@@ -29,12 +29,12 @@ impl Driver {
                     return self.reply(reply, Outcome::Failed(problem));
                 }
                 let ticket = self.next_ticket();
-                self.halls.clients.insert(ticket, reply);
+                self.under_way.clients.insert(ticket, reply);
                 self.handle(now, Event::Client { ticket, request });
             }
             Input::Admin { request, reply } => {
                 let ticket = self.next_ticket();
-                self.halls.operators.insert(ticket, reply);
+                self.under_way.operators.insert(ticket, reply);
                 self.handle(now, Event::Admin { ticket, request });
             }
             Input::Look(reply) => {
@@ -59,8 +59,8 @@ impl Driver {
 
     /// Carries the effects out.
     pub(super) fn apply(&mut self, now: Millis) {
-        let mut effects = std::mem::take(&mut self.halls.effects);
-        let mut again = std::mem::take(&mut self.halls.again);
+        let mut effects = std::mem::take(&mut self.under_way.effects);
+        let mut again = std::mem::take(&mut self.under_way.again);
         let mut sent = Encoded::default();
         loop {
             for effect in effects.drain(..) {
@@ -68,19 +68,19 @@ impl Driver {
                     Effect::Read { ticket, key } => again.extend(self.read(ticket, key)),
                     Effect::Write { ticket, ops, durability } => {
                         self.metrics.effects_write.add(1);
-                        self.halls.writes.push(store::write(ticket, ops, durability));
+                        self.under_way.writes.push(store::write(ticket, ops, durability));
                     }
-                    Effect::Send { to, message } => match self.halls.links.get_mut(&to) {
+                    Effect::Send { to, message } => match self.under_way.links.get_mut(&to) {
                         Some(link) => link.messages.push(sent.bytes(message)),
                         None => self.metrics.peer_messages_dropped.add(1),
                     },
                     Effect::Reply { ticket, outcome } => {
-                        if let Some(reply) = self.halls.clients.remove(&ticket) {
+                        if let Some(reply) = self.under_way.clients.remove(&ticket) {
                             self.reply(reply, outcome);
                         }
                     }
                     Effect::AdminReply { ticket, reply } => {
-                        if let Some(operator) = self.halls.operators.remove(&ticket)
+                        if let Some(operator) = self.under_way.operators.remove(&ticket)
                             && operator.send(reply).is_err()
                         {
                             self.metrics.replies_dropped.add(1);
@@ -100,23 +100,23 @@ impl Driver {
                 self.node.handle(now, event, &mut effects);
             }
         }
-        self.halls.effects = effects;
-        self.halls.again = again;
-        for link in self.halls.links.values_mut() {
+        self.under_way.effects = effects;
+        self.under_way.again = again;
+        for link in self.under_way.links.values_mut() {
             if !link.messages.is_empty() {
                 link.outbox.push(&mut link.messages);
             }
         }
-        if !self.halls.writes.is_empty() {
-            self.db.submit(std::mem::take(&mut self.halls.writes));
+        if !self.under_way.writes.is_empty() {
+            self.db.submit(std::mem::take(&mut self.under_way.writes));
         }
-        if std::mem::take(&mut self.halls.topology_changed) {
+        if std::mem::take(&mut self.under_way.topology_changed) {
             let keyspaces = self.node.catalog().keyspaces.values();
             for plugin in keyspaces.filter_map(|entry| entry.settings.policy.plugin()) {
                 self.plugins.prepare(plugin.hash);
             }
             let topology =
-                self.directory.topology(self.node.catalog(), |id| self.halls.links.contains_key(&id));
+                self.directory.topology(self.node.catalog(), |id| self.under_way.links.contains_key(&id));
             self.topology.send_replace(Arc::new(topology));
         }
     }
@@ -144,36 +144,36 @@ impl Driver {
     }
 
     fn next_ticket(&mut self) -> ClientTicket {
-        self.halls.tickets += 1;
-        ClientTicket(self.halls.tickets)
+        self.under_way.tickets += 1;
+        ClientTicket(self.under_way.tickets)
     }
 
     fn storage_is_behind(&mut self, now: Millis) -> bool {
-        if now.since(self.halls.pressure_at) >= PRESSURE_PERIOD_MS {
-            self.halls.pressure_at = now;
-            self.halls.pressure = self.db.pressure();
+        if now.since(self.under_way.pressure_at) >= PRESSURE_PERIOD_MS {
+            self.under_way.pressure_at = now;
+            self.under_way.pressure = self.db.pressure();
         }
-        self.halls.pressure >= PRESSURE_MAX
+        self.under_way.pressure >= PRESSURE_MAX
     }
 
     fn link_up(&mut self, now: Millis, peer: NodeId, number: u64, outbox: Arc<crate::peers::Outbox>) {
-        if self.halls.stopping.as_ref().is_some_and(|stopping| stopping.links_closed) {
+        if self.under_way.stopping.as_ref().is_some_and(|stopping| stopping.links_closed) {
             return outbox.close(None);
         }
         let link = Link { number, outbox, messages: Vec::new() };
-        if let Some(older) = self.halls.links.insert(peer, link) {
+        if let Some(older) = self.under_way.links.insert(peer, link) {
             older.outbox.close(None);
             self.handle(now, Event::Link { peer, up: false });
         }
-        self.halls.topology_changed = true;
+        self.under_way.topology_changed = true;
         self.handle(now, Event::Link { peer, up: true });
     }
 
     fn link_down(&mut self, now: Millis, peer: NodeId, number: u64) {
         // An older link of a peer that has a newer one says nothing.
-        if self.halls.links.get(&peer).is_some_and(|link| link.number == number) {
-            self.halls.links.remove(&peer);
-            self.halls.topology_changed = true;
+        if self.under_way.links.get(&peer).is_some_and(|link| link.number == number) {
+            self.under_way.links.remove(&peer);
+            self.under_way.topology_changed = true;
             self.handle(now, Event::Link { peer, up: false });
         }
     }
@@ -182,7 +182,7 @@ impl Driver {
         let m = &self.metrics;
         match &notice {
             Notice::CatalogChanged => {
-                self.halls.topology_changed = true;
+                self.under_way.topology_changed = true;
                 tracing::info!("catalog_changed");
             }
             Notice::ReadRepair { .. } => m.notices_read_repair.add(1),
@@ -227,7 +227,7 @@ impl Driver {
                 m.driver_events.get() as f64 / turns,
             ),
             metric("in_flight", "Requests in flight.", status.in_flight as f64),
-            metric("links", "Links to peers that are up.", self.halls.links.len() as f64),
+            metric("links", "Links to peers that are up.", self.under_way.links.len() as f64),
             metric(
                 "plugin_queue_bytes",
                 "Input of plugin calls that wait.",
@@ -244,14 +244,14 @@ impl Driver {
         metrics.extend(status.metrics.iter().map(|(name, help, value)| metric(name, help, *value)));
         Snapshot {
             actor: status.incarnation.actor.0,
-            up: self.halls.links.keys().copied().collect(),
+            up: self.under_way.links.keys().copied().collect(),
             metrics,
         }
     }
 
     /// Closes all links; peers see it and go on without this node.
     pub(super) fn close_links(&mut self, now: Millis) {
-        let links = std::mem::take(&mut self.halls.links);
+        let links = std::mem::take(&mut self.under_way.links);
         for (peer, link) in links {
             link.outbox.close(None);
             self.handle(now, Event::Link { peer, up: false });
