@@ -34,11 +34,17 @@ pub enum Mutant {
     ContextClaimsUnseen,
     /// A register keeps what arrived last.
     LastArrivalWins,
+    /// A forwarded request that the link repeats is done again, though its first arrival was
+    /// refused (found by the simulator).
+    RepeatedForwardIsDone,
+    /// What waited for a state that could not be stored is told OK with the next one (found by the
+    /// simulator).
+    LostWritesAcknowledged,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 14] = [
+    pub const ALL: [Mutant; 16] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -53,5 +59,7 @@ impl Mutant {
         Mutant::FailedJoinIsAValue,
         Mutant::ContextClaimsUnseen,
         Mutant::LastArrivalWins,
+        Mutant::RepeatedForwardIsDone,
+        Mutant::LostWritesAcknowledged,
     ];
 }

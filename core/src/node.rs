@@ -302,7 +302,8 @@ impl Node {
             }
             Message::ReadReply { op, answer } => self.read_replied(now, from, op, answer, effects),
             Message::Forward { op, request } => {
-                if self.forwarded_here.is_first(from, op) {
+                let is_first = self.forwarded_here.is_first(from, op);
+                if is_first || self.mutant(crate::mutant::Mutant::RepeatedForwardIsDone) {
                     self.begin(now, Origin::Peer(from, op), request, effects);
                 }
             }

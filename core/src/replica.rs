@@ -432,14 +432,17 @@ impl Node {
         effects: &mut Effects,
     ) {
         let (mut lost, mut unsent) = (Vec::new(), Vec::new());
+        let keeps_waiting = self.mutant(Mutant::LostWritesAcknowledged);
         if let Some(slot) = storage_key.as_ref().and_then(|key| self.slots.get_mut(key)) {
             slot.writes -= 1;
             if result.is_err() {
                 // What the slot holds is not what the disk holds. What was to be told once this
                 // state is durable, or sent with it, goes with it: the next state lacks it.
                 (slot.state, slot.record, slot.dirty) = (None, None, false);
-                lost = std::mem::take(&mut slot.completions);
-                unsent = std::mem::take(&mut slot.replicate);
+                if !keeps_waiting {
+                    lost = std::mem::take(&mut slot.completions);
+                    unsent = std::mem::take(&mut slot.replicate);
+                }
             }
         }
         if result.is_err() {

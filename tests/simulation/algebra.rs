@@ -62,7 +62,7 @@ fn history(kind: Kind, seed: u64) -> History {
     let mut replicas: Vec<Replica> = (0..REPLICAS).map(|index| new(index + 1)).collect();
     let mut history = History { states: vec![KeyState::empty(kind)], issued: BTreeMap::new() };
     let mut contexts: Vec<DotSet> = vec![DotSet::new()];
-    let resets = seed % 3 == 0;
+    let resets = seed.is_multiple_of(3);
     for step in 0..STEPS {
         let at = dice.below(REPLICAS) as usize;
         match dice.below(10) {

@@ -148,7 +148,7 @@ fn many(arguments: &Arguments, ops: u64, threads: usize) -> anyhow::Result<bool>
     old.failed.iter().for_each(tell);
     let (from, count) = (arguments.from.unwrap_or(1), arguments.seeds.unwrap_or(3_000));
     let show = |runs: u64| {
-        if runs % 100 == 0 {
+        if runs.is_multiple_of(100) {
             print!("\r{runs} of {count} seeds");
             // Progress is no reason to fail.
             let _flushed = std::io::stdout().flush();

@@ -299,10 +299,10 @@ impl World {
 
     fn judge_ops(&mut self, node: usize, ops: &[WriteOp]) -> Check {
         for op in ops {
-            if let WriteOp::Put { key, record } | WriteOp::Merge { key, record } = op {
-                if let Some(index) = self.key_of_storage.get(key).copied() {
-                    self.judge(node, index, record)?;
-                }
+            if let WriteOp::Put { key, record } | WriteOp::Merge { key, record } = op
+                && let Some(index) = self.key_of_storage.get(key).copied()
+            {
+                self.judge(node, index, record)?;
             }
         }
         Ok(())

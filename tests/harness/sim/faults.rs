@@ -206,7 +206,7 @@ impl World {
                 let used = self.machines[node].fs.files().iter().map(|(_, len)| *len).sum();
                 self.machines[node].fs.set_capacity_bytes(Some(used));
                 let mut full = Fault::next(OpKind::Write, FaultEffect::NoSpace);
-                full.times = 3;
+                full.times = self.fault_dice.between(1, 40);
                 self.machines[node].fs.inject(full);
                 self.schedule(lasts, Due::Undo(Undo::RoomAgain { node }));
             }

@@ -57,10 +57,13 @@ pub(super) struct Process {
 
 /// Completions of storage since they were last taken.
 #[derive(Default)]
-pub(super) struct Done(Mutex<Vec<(Vec<u64>, Result<(), Error>)>>);
+pub(super) struct Done(Mutex<Vec<Completed>>);
+
+/// Tickets, and what became of them.
+type Completed = (Vec<u64>, Result<(), Error>);
 
 impl Done {
-    pub(super) fn take(&self) -> Vec<(Vec<u64>, Result<(), Error>)> {
+    pub(super) fn take(&self) -> Vec<Completed> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -155,10 +158,11 @@ impl Machine {
         let read = |key: Bytes| db.get(&key).map_err(|error| damaged("read", &error));
         let identity = read(storage_key::identity())?.map(|record| to_core(&record));
         let (mut incarnation, renewed) = boot::begin(identity.as_ref(), fresh_actor);
-        if options.bug == Some(Bug::Core(Mutant::StableActor)) && incarnation.actor.0 == fresh_actor {
-            if let Some(actor) = self.last_actor {
-                incarnation = Incarnation { actor, issued: highest_counter(&db, actor) };
-            }
+        if options.bug == Some(Bug::Core(Mutant::StableActor))
+            && incarnation.actor.0 == fresh_actor
+            && let Some(actor) = self.last_actor
+        {
+            incarnation = Incarnation { actor, issued: highest_counter(&db, actor) };
         }
         let durability = match options.bug {
             Some(Bug::MarkerNotSynced) => merganser_storage::Durability::None,

@@ -114,6 +114,10 @@ impl Options {
                 break mask;
             }
         };
+        if dice.chance(400) {
+            // One kind alone: all clients meet at one key or two.
+            options.keyspaces = 1 << dice.below(7);
+        }
         options.keys = dice.between(1, 2);
         options.think_us_max = [2_000, 10_000, 40_000][dice.below(3) as usize];
         options.retry_permille = some(dice, 800, 200, 900);

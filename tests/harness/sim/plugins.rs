@@ -163,7 +163,7 @@ pub fn ids(value: &Bytes) -> Option<Vec<u64>> {
             let id = u64::from_be_bytes(value.get(1..9)?.try_into().ok()?);
             (*value == plain(id)).then(|| vec![id])
         }
-        1 if (value.len() - 1) % 8 == 0 => {
+        1 if (value.len() - 1).is_multiple_of(8) => {
             let words = value[1..].chunks_exact(8);
             let ids: Vec<u64> = words.map(|w| w.try_into().map(u64::from_be_bytes).unwrap_or(0)).collect();
             ids.windows(2).all(|pair| pair[0] < pair[1]).then_some(ids)
@@ -179,7 +179,7 @@ pub fn add(amount: u64) -> Bytes {
 
 /// The operations that a counter's state holds, by their ids; None if it is none.
 pub fn operations(state: &Bytes) -> Option<BTreeMap<[u8; 16], u64>> {
-    if state.len() % 24 != 0 {
+    if !state.len().is_multiple_of(24) {
         return None;
     }
     let mut operations = BTreeMap::new();

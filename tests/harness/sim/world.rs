@@ -27,6 +27,8 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
 /// Events beyond which a run is taken to be running in circles.
 const EVENTS_MAX: u64 = 100_000;
+/// Events under way beyond which the nodes are taken to feed one another.
+const QUEUE_MAX: usize = 20_000;
 /// Virtual time beyond which clients are taken to be stuck.
 const CLIENTS_US_MAX: u64 = 300_000_000;
 const SECRET: &[u8] = b"the simulated cluster's secret";
@@ -208,7 +210,7 @@ impl World {
             return broken("C14", "nothing is left to happen".into());
         };
         self.events += 1;
-        if self.events > EVENTS_MAX {
+        if self.events > EVENTS_MAX || self.queue.len() > QUEUE_MAX {
             return broken("C14", "the run goes in circles".into());
         }
         self.now_us = at_us;
