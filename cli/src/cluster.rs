@@ -60,7 +60,8 @@ type Heard = (NodeStatus, Result<StatusReply, Error>);
 
 async fn status(client: &Client, metrics: bool, output: Output) -> Result<Exit> {
     let admin = client.admin();
-    let first = admin.status().await?;
+    let mut first = admin.status().await?;
+    first.nodes.sort_by(|a, b| a.name.cmp(&b.name));
     let heard = first.nodes.iter().map(|node| async {
         let own = admin.status_of(&node.client_address).await;
         (node.clone(), own)
@@ -134,8 +135,10 @@ fn link_name(link: Link) -> &'static str {
 }
 
 fn members(topology: &Topology, output: Output) -> Result<Exit> {
+    let mut members: Vec<&Member> = topology.members().collect();
+    members.sort_by(|a, b| a.name.cmp(&b.name));
     let rows = || {
-        topology.members().map(|member| {
+        members.iter().map(|member| {
             let up = if member.up { "up" } else { "down" };
             let (zone, weight) = (member.zone.clone(), number(member.weight));
             vec![member.name.clone(), member.address.to_string(), zone, weight, up.into()]
@@ -147,7 +150,7 @@ fn members(topology: &Topology, output: Output) -> Result<Exit> {
             format!("layout {}\n{table}", topology.layout_version())
         },
         || {
-            let members: Vec<Value> = topology.members().map(member_json).collect();
+            let members: Vec<Value> = members.iter().map(|member| member_json(member)).collect();
             json!({ "layout_version": topology.layout_version(), "members": members })
         },
     )?;

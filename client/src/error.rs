@@ -27,7 +27,7 @@ pub enum Error {
         /// Whether the request may have left this process.
         sent: bool,
     },
-    /// Nothing was written: fewer replicas within reach than the quorum needs.
+    /// Nothing was changed: fewer replicas within reach than the quorum needs.
     NotEnoughReplicas {
         /// What the quorum needs.
         needed: u32,
@@ -174,7 +174,7 @@ impl Error {
         match self {
             Error::Unavailable { node, reason, .. } => format!("no node answered; {node}: {reason}"),
             Error::NotEnoughReplicas { needed, reachable } => {
-                format!("{needed} replicas are needed and {reachable} can be reached; nothing was written")
+                format!("{needed} replicas are needed and {reachable} can be reached; nothing was changed")
             }
             Error::Uncertain(write) => {
                 let dot = write.dot.map(|dot| format!(" as {dot}")).unwrap_or_default();

@@ -36,7 +36,7 @@ fn every_detail_becomes_its_own_variant_with_its_facts() {
                 Detail::NotEnoughReplicas(v1::NotEnoughReplicas { needed: 2, reachable: 1 }),
             ),
             "not_enough_replicas",
-            "2 replicas are needed and 1 can be reached; nothing was written",
+            "2 replicas are needed and 1 can be reached; nothing was changed",
         ),
         (
             problem(
