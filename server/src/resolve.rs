@@ -113,9 +113,7 @@ impl Plugins {
 
     /// Compiles a built-in module that a keyspace refers to, before it is asked for.
     pub(crate) fn prepare(&self, hash: PluginHash) {
-        if !self.shared.host.contains(&convert::hash(hash)) {
-            let _ = self.loader.send(Load::BuiltIn(hash));
-        }
+        let _ = self.loader.send(Load::BuiltIn(hash));
     }
 
     pub(crate) fn host(&self) -> Arc<Host> {
@@ -185,9 +183,11 @@ impl Shared {
             return;
         };
         self.metrics.plugin_loads.add(1);
-        if let Err(error) = self.host.load(built_in.wasm) {
+        let result = self.host.load(built_in.wasm).map(convert::facts).map_err(|error| error.to_string());
+        if let Err(error) = &result {
             tracing::error!(plugin = built_in.name, %error, "built_in_refused");
         }
+        self.door.put(Input::PluginLoaded { hash: PluginHash(plugin.0), result });
     }
 
     fn breaker<T>(&self, lane: &Lane, of: impl FnOnce(&mut Breaker, u64) -> T) -> T {

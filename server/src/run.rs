@@ -184,6 +184,7 @@ fn boot(config: &Config, db: &Db) -> Result<Node, Error> {
     let this = NodeId::from_name(&config.node.name);
     let core = CoreConfig {
         built_in: resolve::built_in(),
+        built_in_compiled: false,
         timeout_ms: limits.timeout_ms,
         timeout_ms_max: limits.timeout_ms_max,
         hedge_ms: limits.hedge_ms,
@@ -251,6 +252,9 @@ impl Parts {
             host: self.host,
         };
         let (router, health) = grpc::server(&config, shared);
+        for service in grpc::SERVICES {
+            health.set_service_status(service, ServingStatus::Serving).await;
+        }
         let clients = tokio::net::TcpListener::from_std(self.clients)?;
         let incoming = accept::incoming(clients, config.limits.connections as usize, Arc::clone(&metrics));
         let mut until = stopping_seen.clone();

@@ -39,7 +39,7 @@ async fn three_nodes_form_and_what_is_put_through_any_is_read_through_each() {
             let request = GetRequest { read: quorum, ..get(key.as_bytes()) };
             let reply = cluster.kv(reader).await.get(request).await.unwrap().into_inner();
             assert_eq!(reply.state(), State::Found);
-            assert_eq!(values(&reply), [value.clone()]);
+            assert_eq!(values(&reply), std::slice::from_ref(&value));
             assert!(reply.acks.unwrap().replicas.len() >= 2);
         }
     }

@@ -70,7 +70,6 @@ async fn keyspaces_are_created_once_changed_in_part_and_refused_with_the_field()
     let taken = keyspaces.create(create("k", settings("siblings"))).await.unwrap_err();
     assert_eq!(taken.code(), Code::AlreadyExists);
     for (settings, said) in [
-        (settings(""), "policy"),
         (settings("newest"), "resolver:<plugin>"),
         (settings("resolver:"), "resolver:<plugin>"),
         (KeyspaceSettings { w: 2, ..settings("siblings") }, "w: must be 1 to n"),

@@ -174,12 +174,6 @@ impl Keyspaces for KeyspacesService {
     ) -> Result<Response<KeyspaceReply>, Status> {
         let v1::CreateKeyspaceRequest { name, settings } = request.into_inner();
         let given = settings.unwrap_or_default();
-        if given.policy.is_empty() {
-            return Err(problem::invalid(
-                "policy",
-                "is missing; say siblings, lww, resolver:<plugin> or lattice:<plugin>",
-            ));
-        }
         let base = Settings { n: N_DEFAULT, ..Settings::new(Policy::Siblings) };
         let settings = self.settle(base, given).await?;
         self.one(AdminRequest::CreateKeyspace { name, settings }).await

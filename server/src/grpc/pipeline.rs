@@ -14,7 +14,7 @@ use super::{convert, sizes};
 use crate::driver::{Input, ReplyTo};
 use merganser_core::request::{Outcome, Problem, Request};
 use merganser_proto::v1::{PipelineReply, PipelineRequest, pipeline_reply, pipeline_request};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -51,6 +51,9 @@ async fn read(
     slots: Arc<Semaphore>,
 ) -> Result<(), Status> {
     let mut stopping = kv.shared.stopping.clone();
+    // Made once: each of them enters and leaves a list of waiters when it begins and ends.
+    let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
+    let mut unread = pin!(outcomes.closed());
     loop {
         let next = async {
             if let Ok(slot) = slots.acquire().await {
@@ -61,8 +64,8 @@ async fn read(
         };
         let request = tokio::select! {
             request = next => request.map_err(|status| sizes::too_large(&status).unwrap_or(status))?,
-            () = outcomes.closed() => return Ok(()),
-            _ = stopping.wait_for(|stopping| *stopping) => return Err(super::gone()),
+            () = &mut unread => return Ok(()),
+            _ = &mut stopped => return Err(super::gone()),
         };
         let Some(PipelineRequest { id, request }) = request else { return Ok(()) };
         match decode(&kv, request) {
