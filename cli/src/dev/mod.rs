@@ -33,8 +33,8 @@ use supervisor::Supervisor;
 #[derive(Debug, clap::Args)]
 pub(crate) struct DevArgs {
     /// How many nodes [default: 3, or what the directory holds].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16))]
-    nodes: Option<u16>,
+    #[arg(long = "nodes", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    node_count: Option<u16>,
     /// Where the nodes keep their data.
     #[arg(long, default_value = "merganser-data")]
     dir: PathBuf,
@@ -62,7 +62,7 @@ async fn supervise(args: DevArgs, out: Output) -> anyhow::Result<()> {
     let report = Report::new(out);
     let mut signals = Signals::listen()?;
     let executable = std::env::current_exe().context("failed to find this executable")?;
-    let directory = Directory::open(&args.dir, args.nodes, args.base_port)?;
+    let directory = Directory::open(&args.dir, args.node_count, args.base_port)?;
     let mut supervisor = Supervisor::new(directory, executable, report).await?;
     let outcome = tokio::select! {
         outcome = session(&mut supervisor, &args) => outcome,

@@ -23,6 +23,8 @@ use tokio::time::Instant;
 
 /// How long the nodes may take to notice a cut, or its end.
 const NOTICE: Duration = Duration::from_secs(20);
+/// How long they may take to compile the plugins that are shipped.
+const COMPILE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
 
 /// One row of the table at the end.
@@ -74,11 +76,36 @@ async fn prepare(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         let verb = if stage.has_keyspace(name).await? { "set" } else { "create" };
         stage.run_quietly(&["keyspace", verb, name, "--policy", policy, "--r", "1", "--w", "1"]).await?;
     }
+    stage.say(
+        "Each node compiles the plugins that these policies name, once; then there is something in each:",
+    );
+    compiled(stage).await?;
     stage.run(&["put", "carts", stage.key(), r#"{"milk":1}"#, "--blind", "--write", "ALL"]).await?;
     stage.run(&["apply", "lists", stage.key(), r#"{"add":["milk","bread"]}"#, "--write", "ALL"]).await?;
     stage.run(&["apply", "visits", stage.key(), "+10", "--write", "ALL"]).await?;
     let note = text::document("Our trip\n")?;
     stage.put_file("notes", "note.automerge", &note, &["--write", "ALL"]).await
+}
+
+/// Waits until every node has compiled the plugins: the first call of each waits for that, longer
+/// than a command would on a busy machine.
+async fn compiled(stage: &Stage<'_>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + COMPILE;
+    let empty = text::document("")?;
+    for name in stage.names() {
+        let client = Client::builder().follow_topology(false).connect([stage.address(&name)?]).await?;
+        loop {
+            let notes = client.keyspace("notes").join("compiled", empty.clone()).await;
+            let lists = client.keyspace("lists").apply("compiled", r#"{"add":[]}"#).await;
+            let visits = client.keyspace("visits").apply("compiled", "+0").await;
+            match notes.and(lists).and(visits) {
+                Ok(_) => break,
+                Err(error) if Instant::now() > deadline => return Err(error.into()),
+                Err(_) => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The cut, and changes on both sides.
@@ -156,16 +183,10 @@ async fn agree(stage: &mut Stage<'_>, policy: String) -> anyhow::Result<()> {
         Outcome { keyspace: "visits", policy: "lattice:pn-counter".into(), here: "+5", there: "+3" },
         Outcome { keyspace: "notes", policy: "lattice:automerge".into(), here: "a line", there: "the title" },
     ];
-    let names = stage.supervisor().names();
+    let names = stage.names();
     let mut rows = Vec::new();
     for outcome in outcomes {
-        let mut answers = BTreeSet::new();
-        for name in &names {
-            answers.insert(ask(stage, name, outcome.keyspace).await?);
-        }
-        let Some(answer) = answers.pop_first().filter(|_| answers.is_empty()) else {
-            bail!("the nodes answer differently in `{}`: {answers:?}", outcome.keyspace);
-        };
+        let answer = same_everywhere(stage, &names, outcome.keyspace).await?;
         let (here, there) = (outcome.here.to_owned(), outcome.there.to_owned());
         rows.push(vec![outcome.keyspace.to_owned(), outcome.policy, here, there, answer]);
     }
@@ -174,8 +195,25 @@ async fn agree(stage: &mut Stage<'_>, policy: String) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The answer that all nodes give, as soon as they do: the reads before have repaired the replicas
+/// that lagged, and nobody waited for that.
+async fn same_everywhere(stage: &Stage<'_>, names: &[String], keyspace: &str) -> anyhow::Result<String> {
+    let deadline = Instant::now() + NOTICE;
+    loop {
+        let mut answers = BTreeSet::new();
+        for name in names {
+            answers.insert(ask(stage, name, keyspace).await?);
+        }
+        match answers.pop_first() {
+            Some(answer) if answers.is_empty() => return Ok(answer),
+            _ if Instant::now() > deadline => bail!("the nodes answer differently in `{keyspace}`"),
+            _ => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
 /// What `name` itself answers, in one line.
-async fn ask(stage: &mut Stage<'_>, name: &str, keyspace: &str) -> anyhow::Result<String> {
+async fn ask(stage: &Stage<'_>, name: &str, keyspace: &str) -> anyhow::Result<String> {
     let address = stage.address(name)?;
     let client = Client::builder().follow_topology(false).connect([address]).await?;
     let keys = client.keyspace(keyspace);
@@ -213,7 +251,7 @@ async fn edit(
 /// Waits until every node sees exactly those as up that `joined` tells.
 async fn notice(stage: &mut Stage<'_>, joined: impl Fn(&String, &String) -> bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + NOTICE;
-    for name in stage.supervisor().names() {
+    for name in stage.names() {
         let address = stage.address(&name)?;
         let client = Client::builder().follow_topology(false).connect([address.clone()]).await?;
         loop {

@@ -55,9 +55,14 @@ impl<'a> Stage<'a> {
         self.scratch.join(name)
     }
 
+    /// All nodes.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.supervisor.names()
+    }
+
     /// The first node, and the others.
     pub(super) fn sides(&self) -> (String, Vec<String>) {
-        let mut names = self.supervisor.names();
+        let mut names = self.names();
         let left = names.remove(0);
         (left, names)
     }
