@@ -25,8 +25,11 @@ pub struct Config {
     pub members: Vec<Member>,
     /// Shared by all nodes; seals contexts.
     pub cluster_secret: Vec<u8>,
-    /// Compiled and at hand on every node.
+    /// Shipped with every node.
     pub built_in: Vec<PluginEntry>,
+    /// Whether they are compiled already. Otherwise the shell compiles those that a keyspace
+    /// refers to, and says so with [`crate::event::Event::PluginLoaded`].
+    pub built_in_compiled: bool,
     /// Patience of requests that do not say theirs.
     pub timeout_ms: u64,
     /// Longest patience that a request may ask for.
@@ -50,6 +53,7 @@ impl Config {
             members,
             cluster_secret,
             built_in: Vec::new(),
+            built_in_compiled: true,
             timeout_ms: 2_000,
             timeout_ms_max: 60_000,
             hedge_ms: 20,

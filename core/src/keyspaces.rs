@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How long an operator's reply waits for the other nodes.
-const READY_PATIENCE_MS: u64 = 3_000;
+const READY_PATIENCE_MS: u64 = 25_000;
 /// Bytes of a module in one message.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Largest module that is fetched from a peer.
@@ -38,6 +38,7 @@ pub(crate) struct Keyspaces {
     by_name: BTreeMap<String, Arc<KeyspaceEntry>>,
     by_id: BTreeMap<KeyspaceId, Arc<KeyspaceEntry>>,
     built_in: Vec<PluginEntry>,
+    built_in_compiled: bool,
     ready: BTreeSet<PluginHash>,
     peers: BTreeMap<NodeId, PeerState>,
     loading: BTreeMap<PluginHash, Loading>,
@@ -79,8 +80,12 @@ impl Keyspaces {
             catalog,
             by_name: BTreeMap::new(),
             by_id: BTreeMap::new(),
-            ready: config.built_in.iter().map(|plugin| plugin.hash).collect(),
+            ready: match config.built_in_compiled {
+                true => config.built_in.iter().map(|plugin| plugin.hash).collect(),
+                false => BTreeSet::new(),
+            },
             built_in: config.built_in.clone(),
+            built_in_compiled: config.built_in_compiled,
             peers: BTreeMap::new(),
             loading: BTreeMap::new(),
             waits: Vec::new(),
@@ -245,12 +250,14 @@ impl Node {
             self.keyspaces.loading.get_mut(&hash).map(|loading| std::mem::take(&mut loading.uploads));
         match result {
             Ok(facts) => {
-                self.keyspaces.ready.insert(hash);
+                let is_new = self.keyspaces.ready.insert(hash);
                 for (ticket, name) in uploads.unwrap_or_default() {
                     self.uploaded(now, ticket, hash, name, &facts, effects);
                 }
-                self.tell_peers(effects);
-                self.end_waits(now, effects);
+                if is_new {
+                    self.tell_peers(effects);
+                    self.end_waits(now, effects);
+                }
             }
             Err(reason) => {
                 // Kept among the loading ones where the catalog names it: not tried again.
@@ -585,14 +592,14 @@ impl Node {
         self.end_waits(now, effects);
     }
 
-    /// Answers operators whose change every node is ready for, or who have waited long enough.
+    /// Answers operators whose change every node in reach is ready for, or who have waited long enough.
     fn end_waits(&mut self, now: Millis, effects: &mut Effects) {
         for wait in std::mem::take(&mut self.keyspaces.waits) {
             let (reply, all_ready) = match &wait.what {
                 What::Keyspace(name) => match self.keyspaces.catalog.keyspaces.get(name).cloned() {
                     Some(entry) => {
                         let view = self.keyspace_view(entry);
-                        let all_ready = view.waiting.is_empty();
+                        let all_ready = !self.any_reachable(&view.waiting);
                         (AdminReply::Keyspaces(vec![view]), all_ready)
                     }
                     None => continue,
@@ -601,7 +608,7 @@ impl Node {
                     match self.keyspaces.plugins().find(|plugin| plugin.hash == *hash).cloned() {
                         Some(entry) => {
                             let view = self.plugin_view(entry);
-                            let all_ready = view.waiting.is_empty();
+                            let all_ready = !self.any_reachable(&view.waiting);
                             (AdminReply::Plugins(vec![view]), all_ready)
                         }
                         None => continue,
@@ -614,6 +621,11 @@ impl Node {
                 self.keyspaces.waits.push(wait);
             }
         }
+    }
+
+    /// Nobody waits for nodes that are out of reach; the reply names them.
+    fn any_reachable(&self, nodes: &[NodeId]) -> bool {
+        nodes.iter().any(|node| self.is_reachable(*node))
     }
 
     fn keyspace_view(&self, entry: KeyspaceEntry) -> KeyspaceView {
@@ -635,11 +647,11 @@ impl Node {
         self.config.members.iter().map(|member| member.ring.id).partition(|node| is_ready(*node))
     }
 
-    /// Whether `node` has said that it holds a module, compiled. Built-in ones every node has.
+    /// Whether `node` has said that it holds a module, compiled.
     fn holds(&self, node: NodeId, hash: PluginHash) -> bool {
         let k = &self.keyspaces;
         let own = node == self.config.node && k.ready.contains(&hash);
-        let built_in = k.built_in.iter().any(|plugin| plugin.hash == hash);
+        let built_in = k.built_in_compiled && k.built_in.iter().any(|plugin| plugin.hash == hash);
         own || built_in || k.peers.get(&node).is_some_and(|peer| peer.ready.contains(&hash))
     }
 

@@ -50,18 +50,9 @@ async fn every_acknowledged_file_comes_back_byte_for_byte() {
     let imported = import.wait_with_output().await.unwrap();
     println!("{}", text(&imported).trim());
 
-    let exported = merganser(
-        &nodes,
-        &[
-            "export",
-            "--keyspace",
-            "files",
-            "--manifest",
-            &manifest.to_string_lossy(),
-            &back.to_string_lossy(),
-        ],
-    );
-    println!("{}", text(&exported.await).trim());
+    let (listed, into) = (manifest.to_string_lossy(), back.to_string_lossy());
+    let exported = merganser(&nodes, &["export", "--keyspace", "files", "--manifest", &listed, &into]).await;
+    println!("{}", text(&exported).trim());
     let after = hashes(&back);
     assert_eq!(after.len(), before.len(), "every file was acknowledged, and is back");
     for (path, hash) in &before {
