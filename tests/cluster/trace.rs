@@ -110,7 +110,8 @@ fn typed(txns: &[Txn]) -> (Changes, String) {
             }
             let mut seen = people[me].document.get_heads();
             let mut parents: Vec<ChangeHash> = txn.parents.iter().map(|parent| hashes[parent]).collect();
-            (seen.sort_unstable(), parents.sort_unstable());
+            seen.sort_unstable();
+            parents.sort_unstable();
             assert!(index == 0 || seen == parents, "keystroke {index} starts from what its author saw");
         }
         let document = &mut people[me].document;
