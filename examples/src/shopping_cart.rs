@@ -7,6 +7,7 @@
 use crate::ensure_keyspace;
 use anyhow::ensure;
 use merganser_client::{Client, Resolution};
+use std::time::Duration;
 
 const PLUGIN: &[u8] = include_bytes!("../../plugins/artifacts/template-cart.wasm");
 
@@ -21,7 +22,9 @@ pub struct Carts {
 
 /// Runs the example.
 pub async fn run(addresses: &[String]) -> anyhow::Result<Carts> {
-    let client = Client::connect(addresses).await?;
+    // The first time that a plugin is asked, a busy machine may take a while to compile it.
+    let patient = Client::builder().timeout(Duration::from_secs(60)).attempts_max(u32::MAX);
+    let client = patient.connect(addresses).await?;
     Ok(Carts { set: as_a_set(&client).await?, settled: by_a_plugin(&client).await? })
 }
 

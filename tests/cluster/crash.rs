@@ -3,8 +3,8 @@
 
 use crate::{eventually, executable};
 use anyhow::{Context as _, ensure};
-use merganser_client::{Client, Keyspace, proto::KeyspaceSettings};
-use merganser_examples::local::LocalCluster;
+use merganser_client::{Client, Keyspace};
+use merganser_examples::{ensure_keyspace, local::LocalCluster};
 use std::collections::BTreeMap;
 
 const KEYS: usize = 60;
@@ -17,7 +17,7 @@ async fn what_was_acknowledged_outlives_kill_9() {
     let mut cluster = LocalCluster::start_in(executable(), directory.path(), 3).await.unwrap();
     let names: Vec<String> = cluster.nodes().iter().map(|node| node.name.clone()).collect();
     let client = Client::connect(cluster.addresses()).await.unwrap();
-    client.admin().create_keyspace("kept", KeyspaceSettings::default()).await.unwrap();
+    ensure_keyspace(&client.admin(), "kept", "siblings").await.unwrap();
     let kept = client.keyspace("kept");
     let mut acknowledged = Acknowledged::new();
 

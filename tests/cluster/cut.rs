@@ -3,8 +3,8 @@
 
 use crate::{direct, eventually, executable};
 use anyhow::ensure;
-use merganser_client::{Error, Quorum, proto::KeyspaceSettings};
-use merganser_examples::local::LocalCluster;
+use merganser_client::{Error, Quorum};
+use merganser_examples::{ensure_keyspace, local::LocalCluster};
 use std::{collections::BTreeSet, time::Duration};
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn check(cut: &str) {
     let mut cluster = LocalCluster::start(executable()).await.unwrap();
     let addresses = cluster.addresses();
     let [alone, majority] = [direct(&addresses[0]).await, direct(&addresses[1]).await];
-    alone.admin().create_keyspace("kept", KeyspaceSettings::default()).await.unwrap();
+    ensure_keyspace(&alone.admin(), "kept", "siblings").await.unwrap();
     let [alone, majority] = [alone.keyspace("kept"), majority.keyspace("kept")];
     let mut before = majority.with_write(Quorum::All).get("key").await.unwrap();
     before.put("before").await.unwrap();

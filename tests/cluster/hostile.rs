@@ -3,8 +3,8 @@
 
 use crate::{direct, eventually, executable};
 use anyhow::ensure;
-use merganser_client::{Client, proto::KeyspaceSettings};
-use merganser_examples::local::LocalCluster;
+use merganser_client::Client;
+use merganser_examples::{ensure_keyspace, local::LocalCluster};
 use std::process::Stdio;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, process::Command};
 
@@ -12,7 +12,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, process::Command};
 async fn strangers_are_refused_and_the_nodes_go_on() {
     let cluster = LocalCluster::start(executable()).await.unwrap();
     let client = Client::connect(cluster.addresses()).await.unwrap();
-    client.admin().create_keyspace("kept", KeyspaceSettings::default()).await.unwrap();
+    ensure_keyspace(&client.admin(), "kept", "siblings").await.unwrap();
     client.keyspace("kept").put_blind("key", "value").await.unwrap();
 
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -21,9 +21,10 @@ fn executable() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_merganser"))
 }
 
-/// A client that asks this node and no other.
+/// A client that asks this node and no other, for long enough that a node compiles a plugin meanwhile.
 async fn direct(address: &str) -> Client {
-    Client::builder().follow_topology(false).connect([address]).await.unwrap()
+    let patient = Client::builder().timeout(Duration::from_secs(60)).attempts_max(u32::MAX);
+    patient.follow_topology(false).connect([address]).await.unwrap()
 }
 
 /// Runs a command of the program against these nodes.
