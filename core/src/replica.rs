@@ -168,7 +168,7 @@ impl Node {
     /// Adds a job to a key's slot and does what can be done.
     pub(crate) fn enqueue(&mut self, now: Millis, target: &Target, job: Job, effects: &mut Effects) {
         let storage_key = target.storage_key.clone();
-        let slot = self.slots.entry(storage_key.clone()).or_insert_with(|| Slot::new(target));
+        let slot = self.slots.entry(storage_key.clone()).or_insert_with(|| Box::new(Slot::new(target)));
         slot.target.entry.clone_from(&target.entry);
         slot.jobs.push_back(job);
         self.work(now, storage_key, effects);

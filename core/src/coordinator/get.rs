@@ -88,7 +88,7 @@ impl Node {
             hedge_at: None,
             stage: Stage::Gathering,
         };
-        self.reading.insert(op, reading);
+        self.reading.insert(op, Box::new(reading));
         self.set_timer(deadline, Timer::Read(op));
         if let Some(state) = self.loaded(&storage_key).cloned() {
             return self.own_copy(now, op, state, effects);
@@ -384,7 +384,7 @@ impl Node {
         if let Some(at) = reading.hedge_at {
             self.clear_timer(at, Timer::Hedge(op));
         }
-        Some(reading)
+        Some(*reading)
     }
 }
 

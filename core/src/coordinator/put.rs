@@ -165,7 +165,7 @@ impl Node {
             }
             _ => None,
         };
-        self.writing.insert(op, writing);
+        self.writing.insert(op, Box::new(writing));
         match validate {
             Some((plugin, call)) => {
                 let ticket = self.ticket(Purpose::Validate(op));
@@ -531,7 +531,9 @@ impl Node {
         };
         let problem = Problem::Uncertain { dot: Some(minted.dot), acks };
         self.counters.uncertain += 1;
-        if let Some(Writing { origins, request_id, minted: Some(minted), .. }) = self.writing.remove(&op) {
+        if let Some(Writing { origins, request_id, minted: Some(minted), .. }) =
+            self.writing.remove(&op).map(|writing| *writing)
+        {
             self.remember(request_id, &minted);
             for origin in origins {
                 self.refuse(origin, problem.clone(), effects);
