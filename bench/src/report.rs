@@ -174,7 +174,7 @@ impl Report {
                 quantiles(&figures.latency),
                 counted.events_per_turn,
                 counted.appends_per_sync,
-                thousands(figures.written_bytes),
+                thousands(counted.written_bytes),
                 figures.others_share * 100.0,
                 goal.judge(figures)
             );
@@ -202,7 +202,7 @@ impl Goal {
             least,
             most(self.p50_ms_max, figures.latency.p50_ms, "ms p50"),
             most(self.p99_ms_max, figures.latency.p99_ms, "ms p99"),
-            most(self.written_bytes_max, figures.written_bytes, "B"),
+            most(self.written_bytes_max, figures.nodes.map_or(0.0, |counted| counted.written_bytes), "B"),
         ];
         let mark = |(text, reached): (String, bool)| format!("{text} {}", if reached { "✓" } else { "✗" });
         parts.into_iter().flatten().map(mark).collect::<Vec<_>>().join(", ")
@@ -231,8 +231,9 @@ pub(crate) fn one(figures: &Figures) -> String {
     let threads = figures.threads_us.iter().filter(|(_, us)| **us >= 0.05);
     let threads: Vec<String> = threads.map(|(name, us)| format!("{name} {us:.1}")).collect();
     let _ = writeln!(text, "  by thread: {}", threads.join(", "));
-    let _ = writeln!(text, "  written B/op: {}", thousands(figures.written_bytes));
     if let Some(counted) = figures.nodes {
+        let (written, accounted) = (thousands(counted.written_bytes), thousands(figures.accounted_bytes));
+        let _ = writeln!(text, "  written B/op: {written} (accounted by the kernel: {accounted})");
         let _ = writeln!(
             text,
             "  events a turn {:.1}, appends a sync {:.1}, messages a frame {:.1}; per op: turns {:.2}, \

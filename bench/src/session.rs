@@ -16,7 +16,7 @@ use crate::{
 };
 use anyhow::{Result, anyhow, bail};
 use merganser_client::proto::Metric;
-use rand::rngs::SmallRng;
+use rand::{SeedableRng, rngs::SmallRng};
 use std::{
     collections::{HashMap, hash_map::Entry},
     path::PathBuf,
@@ -28,6 +28,9 @@ const QUIET_LOOK_AFTER: Duration = Duration::from_millis(250);
 /// What idle nodes may use, of one CPU.
 const QUIET_SHARE: f64 = 0.03;
 const QUIET_WITHIN: Duration = Duration::from_secs(15);
+/// Memtables that each node has written to tables, and logs that it has freed, when it is seasoned.
+const SEASONED_FLUSHES: f64 = 3.0;
+const SEASON_WITHIN: Duration = Duration::from_secs(60);
 
 /// How points are measured.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub(crate) struct Session {
     /// By size of value.
     floors: HashMap<usize, Floor>,
     records: HashMap<(Target, Policy, usize, u32), Rc<Records>>,
+    /// The cluster's logs are in their steady state.
+    seasoned: bool,
 }
 
 impl Session {
@@ -55,6 +60,7 @@ impl Session {
             cluster: None,
             floors: HashMap::new(),
             records: HashMap::new(),
+            seasoned: false,
         }
     }
 
@@ -83,10 +89,13 @@ impl Session {
     pub(crate) async fn measure(&mut self, point: &Point) -> Result<Figures> {
         point.check()?;
         let pids = self.pids(point).await?;
+        if point.target == Target::Cluster && !self.seasoned {
+            self.season().await?;
+            self.seasoned = true;
+        }
         let records = self.records(point).await?;
         quiet(&pids).await?;
-        let load =
-            Load::new(point.clone(), self.callers(point, point.client).await?, records, self.random.clone());
+        let load = Load::new(point.clone(), self.callers(point, point.client).await?, records, self.random());
         let tasks = load.start();
         tokio::time::sleep(self.settings.warm_up).await;
         let counted_before = self.counted(point).await?;
@@ -108,6 +117,11 @@ impl Session {
             _ => None,
         };
         figures(point, tally, seconds, &before, &after, nodes)
+    }
+
+    /// Never the same numbers twice: a request id that comes again is a retry, and writes nothing.
+    fn random(&mut self) -> SmallRng {
+        SmallRng::from_rng(&mut self.random)
     }
 
     fn addresses(&self, point: &Point) -> Vec<String> {
@@ -137,11 +151,11 @@ impl Session {
         if let Some(records) = self.records.get(&key) {
             return Ok(Rc::clone(records));
         }
+        let mut random = self.random();
         let node_of = |key: &[u8]| match &self.cluster {
             Some(cluster) if point.target == Target::Cluster => cluster.node_of(point.policy, key),
             _ => Ok(0),
         };
-        let mut random = self.random.clone();
         let records =
             Rc::new(Records::new(point.policy, point.value_bytes, point.records, &mut random, node_of)?);
         if point.target == Target::Cluster {
@@ -153,6 +167,38 @@ impl Session {
         }
         self.records.insert(key, Rc::clone(&records));
         Ok(records)
+    }
+
+    /// Loads a new cluster until all nodes write their logs into files that were written before:
+    /// a fresh one costs an inode write with each sync, for the first minutes of a node's life.
+    async fn season(&mut self) -> Result<()> {
+        let mut random = self.random();
+        let large = Point {
+            value_bytes: 10 << 10,
+            client: Transport::Pipelined,
+            policy: Policy::Lww,
+            records: 1_000,
+            ..Point::default()
+        };
+        let node_of = |key: &[u8]| match &self.cluster {
+            Some(cluster) => cluster.node_of(large.policy, key),
+            None => Ok(0),
+        };
+        let records = Records::new(large.policy, large.value_bytes, large.records, &mut random, node_of)?;
+        let callers = self.callers(&large, large.client).await?;
+        let load = Load::new(large.clone(), callers, Rc::new(records), random);
+        let deadline = Instant::now() + SEASON_WITHIN;
+        while Instant::now() < deadline {
+            load.store_all().await.map_err(|error| anyhow!("failed to load the new cluster: {error}"))?;
+            let counted = self.counted(&large).await?.unwrap_or_default();
+            let flushes = |node: &Vec<Metric>| {
+                node.iter().find(|metric| metric.name == "storage_flushes").map_or(0.0, |metric| metric.value)
+            };
+            if counted.iter().all(|node| flushes(node) >= SEASONED_FLUSHES) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn counted(&self, point: &Point) -> Result<Option<Vec<Vec<Metric>>>> {
@@ -197,7 +243,7 @@ fn figures(
         server_us: each(servers.cpu_us),
         client_us: each(after.client.since(&before.client).cpu_us),
         threads_us: servers.threads_us.into_iter().map(|(name, us)| (name, each(us))).collect(),
-        written_bytes: each(servers.written_bytes),
+        accounted_bytes: each(servers.written_bytes),
         others_share: after.others_share(before),
         nodes,
     })
