@@ -59,5 +59,13 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
             return broken("C9", format!("op {op} was told that nothing was stored, and {dot} was"));
         }
     }
+    let KeyState::Lattice(fragments) = &end.joined else { return Ok(()) };
+    for id in fragments.iter().filter_map(|f| ids_of(history, end.key, &f.value)).flatten() {
+        let own = [usize::try_from(id).unwrap_or_default().saturating_sub(1)];
+        let writers = history.writers.get(&id).map_or(&own[..], Vec::as_slice);
+        if writers.iter().all(|op| history.ops[*op].was_refused()) {
+            return broken("C9", format!("ops {writers:?} were told that nothing was stored, and {id} was"));
+        }
+    }
     Ok(())
 }

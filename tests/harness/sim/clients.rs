@@ -381,7 +381,8 @@ impl World {
         }
         if let (Some(owner), true) = (self.history.keys[key].solo, self.clients[0].certain) {
             let values = reply.siblings.iter().filter(|sibling| sibling.content.is_some()).count();
-            if owner == self.history.ops[op].client {
+            // A disk that is lost for good takes copies with it that a quorum counted on.
+            if owner == self.history.ops[op].client && self.history.disk_lost_at_us.is_none() {
                 c5_no_false_concurrency::on_solo_read(op, values)?;
             }
         }

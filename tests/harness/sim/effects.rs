@@ -18,7 +18,11 @@ use merganser_core::id::{NodeId, Ticket};
 use merganser_core::message::{Message, ReadAnswer};
 use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
 use merganser_core::version::codec;
+use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind};
 use merganser_storage::{Error, Step, Write};
+
+/// Commits and plugin calls that take up to ten times as long.
+const STRAGGLERS_PERMILLE: u64 = 80;
 
 impl World {
     /// One event for a node, and all that follows from it at once.
@@ -63,7 +67,8 @@ impl World {
                         Some(stand_in) => self.call(stand_in, &call)?,
                         None => PluginAnswer::Failed("there is no such module".into()),
                     };
-                    self.tell_later(node, self.options.plugin_us_max, Event::PluginDone { ticket, answer });
+                    let us_max = self.with_stragglers(self.options.plugin_us_max);
+                    self.tell_later(node, us_max, Event::PluginDone { ticket, answer });
                 }
                 Effect::LoadPlugin { hash, .. } => {
                     let result = Err::<PluginFacts, _>("the simulation has built-in plugins only".into());
@@ -149,6 +154,11 @@ impl World {
         Ok(answer)
     }
 
+    /// Now and then a thing takes far longer than it mostly does.
+    fn with_stragglers(&mut self, us_max: u64) -> u64 {
+        if self.dice.chance(STRAGGLERS_PERMILLE) { us_max * 10 } else { us_max }
+    }
+
     // ---- storage
 
     fn begin_read(&mut self, node: usize, ticket: Ticket, key: Bytes) {
@@ -199,13 +209,22 @@ impl World {
         let Some(process) = machine.process.as_mut().filter(|process| !process.disk_due) else { return };
         process.disk_due = true;
         let boot = process.boot;
-        let after = self.dice.between(10, self.options.disk_us_max) * machine.disk_slowness;
+        let us_max = self.options.disk_us_max;
+        let us_max = if self.dice.chance(STRAGGLERS_PERMILLE) { us_max * 10 } else { us_max };
+        let after = self.dice.between(10, us_max) * machine.disk_slowness;
         self.schedule(after, Due::Disk { node, boot });
     }
 
     pub(super) fn disk_turn(&mut self, node: usize) -> Check {
         let Some(process) = &mut self.machines[node].process else { return Ok(()) };
         process.disk_due = false;
+        let no_room = self.trouble
+            && process.db.pending_commit() > 0
+            && self.dice.chance(self.options.no_room_permille);
+        if no_room {
+            self.machines[node].fs.inject(Fault::next(OpKind::Write, FaultEffect::NoSpace));
+        }
+        let Some(process) = &self.machines[node].process else { return Ok(()) };
         let step = process.db.step();
         if step != Step::Idle {
             self.disk_is_due(node);

@@ -5,6 +5,7 @@
 //! synced; a disk is lost for good at most once; and mostly a majority stays up, so that there is
 //! something to watch. Absent: the network's everyday loss and delay (`network.rs`).
 
+use super::machine::Trip;
 use super::trace::Code;
 use super::world::{Due, World};
 use crate::properties::Check;
@@ -40,7 +41,7 @@ pub enum FaultKind {
     FailedSync,
     /// A write to the disk fails. The process dies of it.
     FailedWrite,
-    /// The disk is full.
+    /// The disk is full, for a while or just for the write of a state that was sent.
     FullDisk,
     /// A link that works is told to be down.
     FalseLinkDown,
@@ -125,7 +126,7 @@ impl World {
             }
             FaultKind::PowerLoss if up && self.may_stop() && self.fault_dice.chance(300) => {
                 self.strike(kind, node, lasts);
-                self.machines[node].tripwire = Some(self.fault_dice.between(1, 6));
+                self.machines[node].tripwire = Some((self.fault_dice.between(1, 6), Trip::PowerLoss));
             }
             FaultKind::PowerLoss if up && self.may_stop() => {
                 self.strike(kind, node, lasts);
@@ -149,7 +150,7 @@ impl World {
                 self.shut_down(node)?;
                 self.schedule(lasts, Due::Undo(Undo::Restart { node }));
                 if kind == FaultKind::ShutdownThenPowerLoss {
-                    self.machines[node].tripwire = Some(self.fault_dice.between(1, 4));
+                    self.machines[node].tripwire = Some((self.fault_dice.between(1, 4), Trip::PowerLoss));
                 }
             }
             FaultKind::Pause if up && self.may_stop() => {
@@ -201,7 +202,12 @@ impl World {
                 self.strike(kind, node, lasts);
                 self.machines[node].fs.inject(Fault::next(OpKind::Write, FaultEffect::Io));
             }
-            FaultKind::FullDisk if up => {
+            FaultKind::FullDisk if up && self.fault_dice.chance(500) => {
+                self.strike(kind, node, lasts);
+                self.machines[node].tripwire = Some((self.fault_dice.between(1, 6), Trip::NoSpace));
+            }
+            FaultKind::FullDisk if up && self.may_fill() => {
+                self.machines[node].disk_full = true;
                 self.strike(kind, node, lasts);
                 let used = self.machines[node].fs.files().iter().map(|(_, len)| *len).sum();
                 self.machines[node].fs.set_capacity_bytes(Some(used));
@@ -242,6 +248,11 @@ impl World {
         stopped < (self.machines.len() - 1) / 2
     }
 
+    /// Whether one more disk may be full while a majority has room.
+    fn may_fill(&self) -> bool {
+        self.machines.iter().filter(|machine| machine.disk_full).count() < (self.machines.len() - 1) / 2
+    }
+
     fn strike(&mut self, kind: FaultKind, node: usize, number: u64) {
         self.count(&format!("fault {kind:?}"));
         self.trace.note(self.now_us, "**", [kind as u64, node as u64, number], || {
@@ -249,14 +260,23 @@ impl World {
         });
     }
 
-    /// A node has sent a state; if a wire is tripped by it, power goes before the next sync, mostly.
+    /// A node has sent a state, which may trip a wire.
     pub(super) fn state_sent(&mut self, node: usize) {
-        let Some(left) = &mut self.machines[node].tripwire else { return };
+        let Some((left, trip)) = &mut self.machines[node].tripwire else { return };
         *left -= 1;
-        if *left == 0 {
-            self.machines[node].tripwire = None;
-            let soon = self.fault_dice.between(1, self.options.disk_us_max.min(2_000));
-            self.schedule(soon, Due::Undo(Undo::PowerLoss { node }));
+        if *left > 0 {
+            return;
+        }
+        let trip = *trip;
+        self.machines[node].tripwire = None;
+        match trip {
+            Trip::PowerLoss => {
+                let soon = self.fault_dice.between(1, self.options.disk_us_max.min(2_000));
+                self.schedule(soon, Due::Undo(Undo::PowerLoss { node }));
+            }
+            Trip::NoSpace => {
+                self.machines[node].fs.inject(Fault::next(OpKind::Write, FaultEffect::NoSpace));
+            }
         }
     }
 
@@ -288,7 +308,10 @@ impl World {
             }
             Undo::Unclog { from, to } => self.network.clog(from, to, 0),
             Undo::FastDisk { node } => self.machines[node].disk_slowness = 1,
-            Undo::RoomAgain { node } => self.machines[node].fs.set_capacity_bytes(None),
+            Undo::RoomAgain { node } => {
+                self.machines[node].disk_full = false;
+                self.machines[node].fs.heal();
+            }
             Undo::LinkUp { node, peer } => self.tell_link(node, peer, true),
             Undo::PluginsAnswer => self.plugins_out = false,
         }

@@ -33,14 +33,25 @@ pub(super) struct Machine {
     pub(super) boots: u64,
     /// A stopped process: its events wait.
     pub(super) paused_until_us: Option<u64>,
+    /// Its disk has no room.
+    pub(super) disk_full: bool,
     /// Error of its clock.
     pub(super) skew_ms: i64,
     /// Multiplies the time of its commits.
     pub(super) disk_slowness: u64,
-    /// Power goes right after so many more states were sent: dots leak that no sync has reached.
-    pub(super) tripwire: Option<u64>,
+    /// After so many more states were sent, that happens.
+    pub(super) tripwire: Option<(u64, Trip)>,
     /// Told at the last boot.
     last_actor: Option<ActorId>,
+}
+
+/// What a tripwire does: just after a state was sent, before its own write is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trip {
+    /// Power goes: dots have leaked that no sync has reached.
+    PowerLoss,
+    /// The write finds no room, and what has come meanwhile goes on from a state that is lost.
+    NoSpace,
 }
 
 /// A running node.
@@ -106,6 +117,7 @@ impl Machine {
             process: None,
             boots: 0,
             paused_until_us: None,
+            disk_full: false,
             skew_ms: 0,
             disk_slowness: 1,
             tripwire: None,

@@ -50,7 +50,10 @@ impl Network {
         if self.dice.chance(options.loss_permille) {
             return Fate::Lost;
         }
-        let again = self.dice.chance(options.duplicate_permille).then(|| self.delay(options, link) * 3);
+        let again = self.dice.chance(options.duplicate_permille).then(|| {
+            let later = if self.dice.chance(500) { 3 } else { 40 };
+            self.delay(options, link) * later
+        });
         Fate::Arrives(delay, again)
     }
 

@@ -74,6 +74,8 @@ options! {
     straggler_permille,
     /// Longest time from a submitted write to its group commit.
     disk_us_max,
+    /// Commits that find no room.
+    no_room_permille,
     /// Reads that are answered in a later turn.
     slow_read_permille,
     /// Longest time of a plugin call.
@@ -107,7 +109,7 @@ impl Options {
         };
         let mut options = Options { seed, ops, ..Options::default() };
         options.nodes = dice.between(3, 5);
-        options.clients = dice.between(2, 6);
+        options.clients = if dice.chance(800) { dice.between(2, 6) } else { dice.between(8, 16) };
         options.keyspaces = loop {
             let mask = dice.next() & dice.next() & 0x7f;
             if mask != 0 {
@@ -118,7 +120,7 @@ impl Options {
             // One kind alone: all clients meet at one key or two.
             options.keyspaces = 1 << dice.below(7);
         }
-        options.keys = dice.between(1, 2);
+        options.keys = if options.clients > 6 { 1 } else { dice.between(1, 2) };
         options.think_us_max = [2_000, 10_000, 40_000][dice.below(3) as usize];
         options.retry_permille = some(dice, 800, 200, 900);
         options.blind_permille = some(dice, 800, 20, 400);
@@ -130,13 +132,20 @@ impl Options {
         options.straggler_permille = some(dice, 500, 1, 100);
         options.disk_us_max = [200, 2_000, 15_000][dice.below(3) as usize];
         options.slow_read_permille = some(dice, 700, 50, 1_000);
-        options.plugin_us_max = [10, 1_000, 20_000][dice.below(3) as usize];
+        options.no_room_permille = some(dice, 450, 50, 300);
+        options.plugin_us_max = [10, 3_000, 30_000][dice.below(3) as usize];
         options.plugin_failure_permille = some(dice, 600, 20, 500);
         options.faults = dice.next() & FaultKind::mask_all();
         if dice.chance(80) {
             options.faults = 0;
         }
         options.fault_period_us = dice.between(20_000, 300_000);
+        if dice.chance(300) {
+            // One or two kinds alone, and often.
+            let kind = |dice: &mut Dice| 1 << dice.below(FaultKind::ALL.len() as u64);
+            options.faults = kind(dice) | kind(dice);
+            options.fault_period_us = dice.between(5_000, 50_000);
+        }
         options.fault_us_max = dice.between(20_000, 800_000);
         options.silent_link_permille = some(dice, 500, 100, 1_000);
         options.skew_ms_max = some(dice, 500, 1, 2_000);
