@@ -92,6 +92,8 @@ pub(crate) enum Timer {
     Catalog,
     /// Some keys may be due for write-back.
     WriteBack,
+    /// A new incarnation could not be made durable.
+    Identity,
 }
 
 /// Where an outcome goes.
@@ -121,6 +123,8 @@ pub(crate) enum RecentWrite {
     Minted { dot: Dot, previous: u64, stamp: Stamp },
 }
 
+/// How long after a failed write of its incarnation a node tries again.
+const IDENTITY_RETRY_MS: u64 = 100;
 /// Requests remembered; older ones are found by the id in the stored version, if at all.
 const RECENT_MAX: usize = 100_000;
 
@@ -333,6 +337,7 @@ impl Node {
                 Timer::Forward(op) => self.forward_timed_out(op, effects),
                 Timer::Catalog => self.catalog_period(now, effects),
                 Timer::WriteBack => self.write_backs_due(now, effects),
+                Timer::Identity => self.renew(effects),
             }
         }
     }
@@ -502,8 +507,8 @@ impl Node {
             return;
         }
         if result.is_err() {
-            // Without a durable incarnation this node coordinates nothing; it tries again.
-            self.renew(effects);
+            // Without a durable incarnation this node coordinates nothing; it tries again soon.
+            self.set_timer(now.after(IDENTITY_RETRY_MS), Timer::Identity);
             return;
         }
         self.identity.durable = true;
