@@ -13,7 +13,7 @@ use crate::keyspaces::Keyspaces;
 use crate::message::Message;
 use crate::replica::{Completion, Slot};
 use crate::request::{Outcome, Problem};
-use crate::ring::Ring;
+use crate::ring::{Ring, Token};
 use crate::version::{Clock, Digest, DotSet, Sealer, Stamp};
 use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -110,9 +110,13 @@ pub(crate) enum Origin {
 /// Requests of the last minutes by their id, so that a retry finds its first try.
 #[derive(Default)]
 pub(crate) struct Recent {
-    by_id: BTreeMap<RequestId, RecentWrite>,
-    order: VecDeque<RequestId>,
+    by_id: BTreeMap<RecentId, RecentWrite>,
+    order: VecDeque<RecentId>,
 }
+
+/// A request id, and the token of the key that it was used for: a client that uses one id for two
+/// keys means two writes.
+pub(crate) type RecentId = (RequestId, Token);
 
 /// What became of a request.
 #[derive(Clone, Copy)]
@@ -129,11 +133,11 @@ const IDENTITY_RETRY_MS: u64 = 100;
 const RECENT_MAX: usize = 100_000;
 
 impl Recent {
-    pub(crate) fn get(&self, id: RequestId) -> Option<RecentWrite> {
+    pub(crate) fn get(&self, id: RecentId) -> Option<RecentWrite> {
         self.by_id.get(&id).copied()
     }
 
-    pub(crate) fn set(&mut self, id: RequestId, write: RecentWrite) {
+    pub(crate) fn set(&mut self, id: RecentId, write: RecentWrite) {
         if self.by_id.insert(id, write).is_none() {
             self.order.push_back(id);
         }
@@ -144,7 +148,7 @@ impl Recent {
         }
     }
 
-    pub(crate) fn forget(&mut self, id: RequestId) {
+    pub(crate) fn forget(&mut self, id: RecentId) {
         self.by_id.remove(&id);
     }
 }

@@ -22,6 +22,7 @@ use crate::node::{Node, Origin, Purpose, RecentWrite, Timer};
 use crate::plugin::{PluginAnswer, PluginCall};
 use crate::replica::{Completion, Job, Slot};
 use crate::request::{Acks, Basis, Operation, Outcome, Problem, WriteReply};
+use crate::ring::Token;
 use crate::target::Target;
 use crate::version::context::ACTORS_ALARM;
 use crate::version::{
@@ -103,7 +104,11 @@ impl Node {
             Err(problem) => return self.refuse(origin, problem, effects),
         };
         self.counters.writes += 1;
-        let earlier = if self.mutant(Mutant::RetryGetsNewDot) { None } else { self.recent.get(request_id) };
+        let earlier = if self.mutant(Mutant::RetryGetsNewDot) {
+            None
+        } else {
+            self.recent.get((request_id, target.token))
+        };
         let change = match earlier {
             Some(RecentWrite::Writing(op)) => match self.writing.get_mut(&op) {
                 Some(writing) => return writing.origins.push(origin),
@@ -155,7 +160,7 @@ impl Node {
     fn admit(&mut self, now: Millis, writing: Writing, effects: &mut Effects) {
         let op = self.op();
         if let Some(request_id) = writing.request_id {
-            self.recent.set(request_id, RecentWrite::Writing(op));
+            self.recent.set((request_id, writing.target.token), RecentWrite::Writing(op));
         }
         self.set_timer(writing.deadline, Timer::Write(op));
         let validate = match (&writing.change, writing.target.entry.settings.policy.plugin()) {
@@ -405,10 +410,10 @@ impl Node {
     }
 
     /// From now on a retry finds the write by its dot.
-    fn remember(&mut self, request_id: Option<RequestId>, minted: &Minted) {
+    fn remember(&mut self, request_id: Option<RequestId>, token: Token, minted: &Minted) {
         if let Some(request_id) = request_id {
             let Minted { dot, previous, stamp, .. } = *minted;
-            self.recent.set(request_id, RecentWrite::Minted { dot, previous, stamp });
+            self.recent.set((request_id, token), RecentWrite::Minted { dot, previous, stamp });
         }
     }
 
@@ -492,7 +497,7 @@ impl Node {
         let Some(writing) = self.writing.remove(&op) else { return };
         self.clear_timer(writing.deadline, Timer::Write(op));
         let Some(minted) = writing.minted else { return };
-        self.remember(writing.request_id, &minted);
+        self.remember(writing.request_id, writing.target.token, &minted);
         let lww = writing.target.entry.settings.policy == Policy::Lww;
         let context = Context { seen: minted.seen, stamp: lww.then_some(minted.stamp) };
         let context = self.sealer.seal(writing.target.entry.id, &writing.target.key, &context);
@@ -511,7 +516,7 @@ impl Node {
         let Some(writing) = self.writing.remove(&op) else { return };
         self.clear_timer(writing.deadline, Timer::Write(op));
         if let Some(request_id) = writing.request_id {
-            self.recent.forget(request_id);
+            self.recent.forget((request_id, writing.target.token));
         }
         for origin in writing.origins {
             self.refuse(origin, problem.clone(), effects);
@@ -531,10 +536,10 @@ impl Node {
         };
         let problem = Problem::Uncertain { dot: Some(minted.dot), acks };
         self.counters.uncertain += 1;
-        if let Some(Writing { origins, request_id, minted: Some(minted), .. }) =
+        if let Some(Writing { origins, request_id, target, minted: Some(minted), .. }) =
             self.writing.remove(&op).map(|writing| *writing)
         {
-            self.remember(request_id, &minted);
+            self.remember(request_id, target.token, &minted);
             for origin in origins {
                 self.refuse(origin, problem.clone(), effects);
             }

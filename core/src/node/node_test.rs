@@ -319,6 +319,33 @@ fn a_write_that_reaches_too_few_is_uncertain_and_its_retry_has_no_second_effect(
 }
 
 #[test]
+fn one_request_id_for_two_keys_means_two_writes() {
+    let mut cluster = Cluster::new(3);
+    cluster.keyspace("k", Policy::Siblings);
+    let id = RequestId([9; 16]);
+    let first = cluster.put_as(0, Level::All, "v", Basis::Blind, id);
+    let put = |key: &'static str| Request {
+        keyspace: "k".to_owned(),
+        key: Bytes::from_static(key.as_bytes()),
+        level: Level::All,
+        timeout_ms: None,
+        operation: Operation::Put {
+            value: Bytes::from_static(b"v"),
+            content_type: None,
+            basis: Basis::Blind,
+            request_id: id,
+        },
+    };
+    let ticket = ClientTicket(1_000);
+    cluster.queue.push_back((0, Event::Client { ticket, request: put("another key") }));
+    cluster.run();
+    match (first, cluster.outcomes.remove(&ticket)) {
+        (Outcome::Wrote(first), Some(Outcome::Wrote(second))) => assert_ne!(first.dot, second.dot),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_resolver_is_a_view_until_the_owner_stores_it_once() {
     let mut cluster = Cluster::new(3);
     cluster.keyspace("k", Policy::Resolver(named("union")));
