@@ -24,6 +24,7 @@ use merganser_examples::local::LocalCluster;
 use serde::Deserialize;
 use std::{
     collections::HashMap,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     time::{Duration, Instant},
 };
@@ -234,6 +235,7 @@ async fn report(cluster: &LocalCluster, client: &Client, told: Told) {
 fn size(path: &Path) -> u64 {
     match std::fs::read_dir(path) {
         Ok(entries) => entries.flatten().map(|entry| size(&entry.path())).sum(),
-        Err(_) => std::fs::metadata(path).map_or(0, |file| file.len()),
+        // Of what is allocated: logs are laid out ahead.
+        Err(_) => std::fs::metadata(path).map_or(0, |file| file.blocks() * 512),
     }
 }
