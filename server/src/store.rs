@@ -19,6 +19,7 @@ use merganser_storage::{
 };
 use parking_lot::Mutex;
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Reads that may wait for the disk before further ones are refused.
@@ -110,18 +111,21 @@ pub(crate) fn try_get(db: &Db, key: &Bytes) -> Option<Result<Option<event::Recor
     }
 }
 
-/// Threads for reads that wait for the disk.
+/// Threads for reads that wait for the disk. Dropping it waits for them: each holds the database,
+/// whose directory must be free for the next start once this node has stopped.
 pub(crate) struct Readers {
-    queue: mpsc::SyncSender<(Ticket, Bytes)>,
+    queue: Option<mpsc::SyncSender<(Ticket, Bytes)>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Readers {
     pub(crate) fn start(threads: u32, db: &Db, door: &Door) -> std::io::Result<Readers> {
         let (queue, waiting) = mpsc::sync_channel::<(Ticket, Bytes)>(READS_WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
+        let mut readers = Readers { queue: Some(queue), threads: Vec::new() };
         for number in 0..threads {
             let (waiting, db, door) = (Arc::clone(&waiting), db.clone(), door.clone());
-            std::thread::Builder::new().name(format!("read-{number}")).spawn(move || {
+            let thread = std::thread::Builder::new().name(format!("read-{number}")).spawn(move || {
                 loop {
                     let next = waiting.lock().recv();
                     let Ok((ticket, key)) = next else { return };
@@ -129,13 +133,24 @@ impl Readers {
                     door.put(Input::ReadDone { ticket, result: result.map_err(|error| failure(&error)) });
                 }
             })?;
+            readers.threads.push(thread);
         }
-        Ok(Readers { queue })
+        Ok(readers)
     }
 
     /// False: too many wait already.
     #[must_use]
     pub(crate) fn read(&self, ticket: Ticket, key: Bytes) -> bool {
-        self.queue.try_send((ticket, key)).is_ok()
+        self.queue.as_ref().is_some_and(|queue| queue.try_send((ticket, key)).is_ok())
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            // One that panicked has told so itself.
+            let _ = thread.join();
+        }
     }
 }
