@@ -5,8 +5,7 @@
 
 use super::*;
 use crate::id::NodeId;
-use crate::version::Receipt;
-use crate::version::codec::{put_dot, put_stamp, read_dot};
+use crate::version::codec::{put_dot, put_receipt, put_stamp, read_dot, read_receipt};
 use crate::version::context::read_stamp;
 
 pub(super) fn put_request(b: &mut BytesMut, request: &Request) {
@@ -214,11 +213,7 @@ fn put_sibling(b: &mut BytesMut, sibling: &SiblingView) {
     put_optional(b, sibling.content_type.as_ref());
     b.put_u8(u8::from(sibling.receipt.is_some()));
     if let Some(receipt) = &sibling.receipt {
-        b.varint(receipt.merged_from.len() as u64);
-        receipt.merged_from.iter().for_each(|dot| put_dot(b, *dot));
-        b.put_slice(&receipt.plugin.0);
-        b.varint(receipt.epoch);
-        b.varint(u64::from(receipt.generation));
+        put_receipt(b, receipt);
     }
 }
 
@@ -235,12 +230,7 @@ fn read_sibling(r: &mut Reader) -> Result<SiblingView, Malformed> {
         content_type: read_optional(r)?,
         receipt: match r.u8("receipt")? {
             0 => None,
-            _ => Some(Receipt {
-                merged_from: read_dots(r)?,
-                plugin: PluginHash(r.array("plugin")?),
-                epoch: r.varint("epoch")?,
-                generation: read_u32(r, "generation")?,
-            }),
+            _ => Some(read_receipt(r)?),
         },
     })
 }

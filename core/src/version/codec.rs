@@ -246,11 +246,7 @@ fn put_version(
         head.put_slice(&request.0);
     }
     if let Some(receipt) = &version.receipt {
-        head.varint(receipt.merged_from.len() as u64);
-        receipt.merged_from.iter().for_each(|dot| put_dot(head, *dot));
-        head.put_slice(&receipt.plugin.0);
-        head.varint(receipt.epoch);
-        head.varint(u64::from(receipt.generation));
+        put_receipt(head, receipt);
     }
 }
 
@@ -285,7 +281,15 @@ fn read_version(
     Ok((dot, Version { content, stamp, content_type, request_id, receipt }))
 }
 
-fn read_receipt(head: &mut Reader) -> Result<Receipt, Malformed> {
+pub(crate) fn put_receipt(buffer: &mut BytesMut, receipt: &Receipt) {
+    buffer.varint(receipt.merged_from.len() as u64);
+    receipt.merged_from.iter().for_each(|dot| put_dot(buffer, *dot));
+    buffer.put_slice(&receipt.plugin.0);
+    buffer.varint(receipt.epoch);
+    buffer.varint(u64::from(receipt.generation));
+}
+
+pub(crate) fn read_receipt(head: &mut Reader) -> Result<Receipt, Malformed> {
     let count = head.count(9, "receipt")?;
     let mut merged_from = Vec::with_capacity(count);
     for _ in 0..count {
