@@ -499,16 +499,21 @@ impl Node {
 
     /// The catalog is another: index it, keep it, tell the peers.
     fn catalog_changed(&mut self, effects: &mut Effects) {
-        self.keyspaces.index();
-        let record = Record { head: Bytes::new(), body: self.keyspaces.catalog.encode() };
-        self.write_own(WriteOp::Put { key: storage_key::catalog(), record }, effects);
-        effects.push(Effect::Notice(Notice::CatalogChanged));
+        self.keep_catalog(effects);
         let peers: Vec<NodeId> = self.linked().collect();
         for to in peers {
             let catalog = self.keyspaces.catalog.clone();
             effects.push(Effect::Send { to, message: Message::CatalogPush { catalog } });
         }
         self.load_plugins(effects);
+    }
+
+    /// Indexes the catalog as it is now, stores it, and says so.
+    fn keep_catalog(&mut self, effects: &mut Effects) {
+        self.keyspaces.index();
+        let record = Record { head: Bytes::new(), body: self.keyspaces.catalog.encode() };
+        self.write_own(WriteOp::Put { key: storage_key::catalog(), record }, effects);
+        effects.push(Effect::Notice(Notice::CatalogChanged));
     }
 
     fn write_own(&mut self, op: WriteOp, effects: &mut Effects) {
@@ -526,10 +531,7 @@ impl Node {
     ) {
         let theirs = catalog.digest();
         if self.keyspaces.catalog.join(&catalog) {
-            self.keyspaces.index();
-            let record = Record { head: Bytes::new(), body: self.keyspaces.catalog.encode() };
-            self.write_own(WriteOp::Put { key: storage_key::catalog(), record }, effects);
-            effects.push(Effect::Notice(Notice::CatalogChanged));
+            self.keep_catalog(effects);
             self.load_plugins(effects);
             self.tell_peers(effects);
         }
