@@ -56,6 +56,13 @@ pub enum Event {
         /// The record, folded; None if there is none.
         result: Result<Option<Record>, StorageFailure>,
     },
+    /// A scan is done.
+    ScanDone {
+        /// Of the effect.
+        ticket: Ticket,
+        /// What there is, as far as it was read.
+        result: Result<ScanPage, StorageFailure>,
+    },
     /// Writes are done: all of them durable as asked for, or none known to be.
     WritesDone {
         /// Of the effects.
@@ -88,6 +95,17 @@ pub struct Record {
     pub head: Bytes,
     /// Values.
     pub body: Bytes,
+}
+
+/// Some records of a range, in the order of their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanPage {
+    /// Storage keys and folded records; of scans for heads only, with empty bodies.
+    pub entries: Vec<(Bytes, Record)>,
+    /// Where the next page begins; None: the range is at its end.
+    pub next: Option<Bytes>,
+    /// Ranges (from, inclusive; to, exclusive) that are damaged: what is in them is not known.
+    pub damaged: Vec<(Bytes, Bytes)>,
 }
 
 /// Why storage could not answer.
@@ -131,6 +149,23 @@ pub enum Effect {
         ticket: Ticket,
         /// The storage key.
         key: Bytes,
+    },
+    /// Read a range in the order of its keys, off the path of clients; answered by
+    /// [`Event::ScanDone`]. The page ends at whichever bound is met first, and holds at least one
+    /// record if there is any.
+    Scan {
+        /// To find it again.
+        ticket: Ticket,
+        /// The first storage key, inclusive.
+        from: Bytes,
+        /// The last, exclusive.
+        to: Bytes,
+        /// Records of a page.
+        records_max: usize,
+        /// Bytes of a page.
+        bytes_max: usize,
+        /// Leave values where they are.
+        heads_only: bool,
     },
     /// Write, all or nothing, in the order of the effects; answered by [`Event::WritesDone`].
     Write {

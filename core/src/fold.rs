@@ -1,6 +1,6 @@
 //! How storage folds the fragments of one key: by the same sync that replicas use.
 //!
-//! In: records of one key, newest first. Out: one record. With lattice states nothing is joined
+//! In: a storage key and its records, newest first. Out: one record. With lattice states nothing is joined
 //! here, operands are kept (semantics §4: on a trap keep the operands; the plugin is asked when
 //! the key is next read or written). Absent: storage itself, which calls this behind its seam.
 
@@ -8,8 +8,8 @@ use crate::event::Record;
 use crate::version::codec;
 use crate::wire::Malformed;
 
-/// The join of `fragments_newest_first`; errors if one does not decode or kinds differ.
-pub fn fold(fragments_newest_first: &[Record]) -> Result<Record, Malformed> {
+/// The join of an object's `fragments_newest_first`; errors if one does not decode or kinds differ.
+pub fn fold(_storage_key: &[u8], fragments_newest_first: &[Record]) -> Result<Record, Malformed> {
     let mut fragments = fragments_newest_first.iter();
     let newest = fragments.next().ok_or(Malformed("fold of nothing"))?;
     let mut state = codec::state(newest)?;

@@ -30,6 +30,8 @@ mod replica;
 pub mod request;
 pub mod ring;
 pub mod storage_key;
+#[cfg(test)]
+mod story;
 mod target;
 pub mod version;
 pub mod wire;

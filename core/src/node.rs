@@ -7,11 +7,11 @@ use crate::boot::{Incarnation, identity_op};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::coordinator::{Forwarding, Reading, WriteBacks, Writing};
-use crate::event::{Durability, Effect, Effects, Event, Notice, StorageFailure, WriteOp};
+use crate::event::{Durability, Effect, Effects, Event, Notice, ScanPage, StorageFailure, WriteOp};
 use crate::id::{ActorId, ClientTicket, Dot, Millis, NodeId, OpId, PluginHash, RequestId, Ticket};
 use crate::keyspaces::Keyspaces;
 use crate::message::Message;
-use crate::replica::{Completion, Slot};
+use crate::replica::{ActiveKey, Completion};
 use crate::request::{Outcome, Problem};
 use crate::ring::{Ring, Token};
 use crate::version::{Clock, Digest, DotSet, Sealer, Stamp};
@@ -34,7 +34,7 @@ pub struct Node {
     pub(crate) recent: Recent,
     forwarded_here: ForwardedHere,
     pub(crate) write_backs: WriteBacks,
-    pub(crate) slots: BTreeMap<Bytes, Box<Slot>>,
+    pub(crate) active: BTreeMap<Bytes, Box<ActiveKey>>,
     pub(crate) counters: Counters,
     rng: StdRng,
     identity: Identity,
@@ -49,33 +49,39 @@ pub struct Node {
 struct Identity {
     now: Incarnation,
     durable: bool,
-    /// Slots with a write that waits for a dot.
+    /// Keys with a write that waits for a dot.
     held: Vec<Bytes>,
 }
 
 /// What a ticket's answer is for.
 pub(crate) enum Purpose {
-    /// The state of a slot.
-    SlotRead(Bytes),
+    /// The state of an active key.
+    ActiveRead(Bytes),
     /// A coordinated read's local part.
     LocalRead(OpId),
     /// A peer's read.
     PeerRead { to: NodeId, op: OpId, unless: Option<Digest> },
-    /// Completions that wait for a write; of a slot, if it has one.
-    Write { slot: Option<Bytes>, completions: Vec<Completion> },
+    /// Completions that wait for a write; of an active key, if it has one.
+    Write { active: Option<Bytes>, completions: Vec<Completion> },
     /// A new incarnation.
     Identity(ActorId),
+    /// A page of a range.
+    #[expect(dead_code, reason = "the first room that scans constructs it")]
+    Scan(ScanFor),
     /// Catalog or module: nobody waits.
     Own,
     /// A module's bytes.
     Module(PluginHash),
     /// A put's value before it is accepted.
     Validate(OpId),
-    /// A slot's join or operation.
-    Slot(Bytes),
+    /// An active key's join or operation.
+    Active(Bytes),
     /// A read's view.
     View(OpId),
 }
+
+/// What a scan's page is for: one variant a room.
+pub(crate) enum ScanFor {}
 
 /// What a time that has come is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -236,7 +242,7 @@ impl Node {
             recent: Recent::default(),
             forwarded_here: ForwardedHere::default(),
             write_backs: WriteBacks::default(),
-            slots: BTreeMap::new(),
+            active: BTreeMap::new(),
             counters: Counters::default(),
             rng,
             identity: Identity { now: incarnation, durable: true, held: Vec::new() },
@@ -270,7 +276,7 @@ impl Node {
                 }
             }
             Event::ReadDone { ticket, result } => match self.tickets.remove(&ticket) {
-                Some(Purpose::SlotRead(slot)) => self.slot_loaded(now, slot, result, effects),
+                Some(Purpose::ActiveRead(active)) => self.active_loaded(now, active, result, effects),
                 Some(Purpose::LocalRead(op)) => self.local_read_done(now, op, result, effects),
                 Some(Purpose::PeerRead { to, op, unless }) => {
                     self.peer_read_done(to, op, unless, result, effects)
@@ -278,11 +284,16 @@ impl Node {
                 Some(Purpose::Module(hash)) => self.module_read(hash, result, effects),
                 _ => {}
             },
+            Event::ScanDone { ticket, result } => {
+                if let Some(Purpose::Scan(scan)) = self.tickets.remove(&ticket) {
+                    self.scanned(now, scan, result, effects);
+                }
+            }
             Event::WritesDone { tickets, result } => {
                 for ticket in tickets {
                     match self.tickets.remove(&ticket) {
-                        Some(Purpose::Write { slot, completions }) => {
-                            self.written(now, slot, completions, &result, effects);
+                        Some(Purpose::Write { active, completions }) => {
+                            self.written(now, active, completions, &result, effects);
                         }
                         Some(Purpose::Identity(actor)) => self.identity_written(now, actor, &result, effects),
                         _ => {}
@@ -291,13 +302,24 @@ impl Node {
             }
             Event::PluginDone { ticket, answer } => match self.tickets.remove(&ticket) {
                 Some(Purpose::Validate(op)) => self.validated(now, op, answer, effects),
-                Some(Purpose::Slot(slot)) => self.slot_plugin_done(now, slot, answer, effects),
+                Some(Purpose::Active(active)) => self.active_plugin_done(now, active, answer, effects),
                 Some(Purpose::View(op)) => self.view_done(now, op, answer, effects),
                 _ => {}
             },
             Event::PluginLoaded { hash, result } => self.plugin_loaded(now, hash, result, effects),
             Event::TimerFired => self.timers_fired(now, effects),
         }
+    }
+
+    /// A page of a range has come, or why there is none.
+    fn scanned(
+        &mut self,
+        _now: Millis,
+        scan: ScanFor,
+        _result: Result<ScanPage, StorageFailure>,
+        _effects: &mut Effects,
+    ) {
+        match scan {}
     }
 
     fn message(&mut self, now: Millis, from: NodeId, message: Message, effects: &mut Effects) {
@@ -348,7 +370,7 @@ impl Node {
 
     /// The very last write of a clean shutdown; None while anything is under way.
     pub fn clean_marker(&self) -> Option<WriteOp> {
-        let idle = self.slots.is_empty() && self.writing.is_empty() && self.identity.durable;
+        let idle = self.active.is_empty() && self.writing.is_empty() && self.identity.durable;
         idle.then(|| identity_op(self.identity.now, true))
     }
 
@@ -382,7 +404,7 @@ impl Node {
             ("dots_reused", "dots seen with two values", c.dots_reused),
             ("large_contexts", "writes to keys whose context names 32 actors or more", c.large_contexts),
             ("corrupt_records", "records that did not decode", c.corrupt_records),
-            ("slots", "keys with work under way", self.slots.len() as u64),
+            ("keys_active", "keys with work under way", self.active.len() as u64),
             ("timers", "timers pending", self.timers.len() as u64),
         ];
         Status {
@@ -460,9 +482,9 @@ impl Node {
         Some(Dot { actor: self.identity.now.actor, counter: self.identity.now.issued })
     }
 
-    /// A slot with a write that waits for a dot.
-    pub(crate) fn hold(&mut self, slot: Bytes) {
-        self.identity.held.push(slot);
+    /// An active key with a write that waits for a dot.
+    pub(crate) fn hold(&mut self, active: Bytes) {
+        self.identity.held.push(active);
     }
 
     /// Something names our dots of a key. If it knows a later one than we do, our data is older
@@ -516,8 +538,8 @@ impl Node {
             return;
         }
         self.identity.durable = true;
-        for slot in std::mem::take(&mut self.identity.held) {
-            self.work(now, slot, effects);
+        for active in std::mem::take(&mut self.identity.held) {
+            self.work(now, active, effects);
         }
     }
 

@@ -1,7 +1,7 @@
 //! A node's own copy of its keys.
 //!
-//! Work on one key goes through one [`Slot`], in order, and storage writes what the slot holds;
-//! work on different keys goes side by side. A slot exists while its key has work under way:
+//! Work on one key goes through one [`ActiveKey`], in order, and storage writes what the active key holds;
+//! work on different keys goes side by side. An active key exists while its key has work under way:
 //!
 //! ```text
 //!   job ─▶ read state (once) ─▶ run every waiting job ─▶ join, if a lattice ─▶ one write ─▶ acks
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! So N puts that meet at one key cost one join and one write. A replica never resolves
-//! siblings (semantics §4). Registers need no slot: storage keeps the maximum without reading.
+//! siblings (semantics §4). Registers need no active key: storage keeps the maximum without reading.
 //!
 //! In: states of peers, local writes, answers of storage and plugins. Out: writes, and
 //! acknowledgements once what is held *durably* covers what they acknowledge. Absent: quorums.
@@ -30,7 +30,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// One key with work under way.
-pub(crate) struct Slot {
+pub(crate) struct ActiveKey {
     pub(crate) target: Target,
     /// None until read.
     pub(crate) state: Option<KeyState>,
@@ -50,9 +50,9 @@ pub(crate) struct Slot {
     last_write: Option<Ticket>,
 }
 
-impl Slot {
-    fn new(target: &Target) -> Slot {
-        Slot {
+impl ActiveKey {
+    fn new(target: &Target) -> ActiveKey {
+        ActiveKey {
             target: target.clone(),
             state: None,
             record: None,
@@ -68,7 +68,7 @@ impl Slot {
     }
 }
 
-/// What a slot waits for.
+/// What an active key waits for.
 enum Busy {
     Reading,
     Joining(Vec<DotSet>),
@@ -161,62 +161,63 @@ impl Node {
             WriteOp::Merge { key: storage_key, record }
         };
         let completions = self.complete_early(completions, effects);
-        let ticket = self.ticket(Purpose::Write { slot: None, completions });
+        let ticket = self.ticket(Purpose::Write { active: None, completions });
         effects.push(Effect::Write { ticket, ops: vec![op], durability: target.entry.settings.durability });
     }
 
-    /// Adds a job to a key's slot and does what can be done.
+    /// Adds a job to a active key and does what can be done.
     pub(crate) fn enqueue(&mut self, now: Millis, target: &Target, job: Job, effects: &mut Effects) {
         let storage_key = target.storage_key.clone();
-        let slot = self.slots.entry(storage_key.clone()).or_insert_with(|| Box::new(Slot::new(target)));
-        slot.target.entry.clone_from(&target.entry);
-        slot.jobs.push_back(job);
+        let active =
+            self.active.entry(storage_key.clone()).or_insert_with(|| Box::new(ActiveKey::new(target)));
+        active.target.entry.clone_from(&target.entry);
+        active.jobs.push_back(job);
         self.work(now, storage_key, effects);
     }
 
-    /// What a slot holds, if it is loaded: newer than storage.
+    /// What an active key holds, if it is loaded: newer than storage.
     pub(crate) fn loaded(&self, storage_key: &Bytes) -> Option<&KeyState> {
-        self.slots.get(storage_key).and_then(|slot| slot.state.as_ref())
+        self.active.get(storage_key).and_then(|active| active.state.as_ref())
     }
 
-    /// Does what can be done for a slot, and forgets it when nothing is left.
+    /// Does what can be done for an active key, and forgets it when nothing is left.
     pub(crate) fn work(&mut self, now: Millis, storage_key: Bytes, effects: &mut Effects) {
         // Taken out, so that jobs may use the rest of the node.
-        let Some(mut slot) = self.slots.remove(&storage_key) else { return };
-        self.advance(now, &storage_key, &mut slot, effects);
-        if slot.busy.is_some() || slot.writes > 0 || !slot.jobs.is_empty() {
-            self.slots.insert(storage_key, slot);
+        let Some(mut active) = self.active.remove(&storage_key) else { return };
+        self.advance(now, &storage_key, &mut active, effects);
+        if active.busy.is_some() || active.writes > 0 || !active.jobs.is_empty() {
+            self.active.insert(storage_key, active);
         }
     }
 
-    fn advance(&mut self, now: Millis, storage_key: &Bytes, slot: &mut Slot, effects: &mut Effects) {
-        if slot.busy.is_some() {
+    fn advance(&mut self, now: Millis, storage_key: &Bytes, active: &mut ActiveKey, effects: &mut Effects) {
+        if active.busy.is_some() {
             return;
         }
-        if slot.state.is_none() {
-            if slot.jobs.is_empty() {
+        if active.state.is_none() {
+            if active.jobs.is_empty() {
                 return;
             }
-            slot.busy = Some(Busy::Reading);
-            let ticket = self.ticket(Purpose::SlotRead(storage_key.clone()));
+            active.busy = Some(Busy::Reading);
+            let ticket = self.ticket(Purpose::ActiveRead(storage_key.clone()));
             effects.push(Effect::Read { ticket, key: storage_key.clone() });
             return;
         }
-        while let Some(job) = slot.jobs.pop_front() {
+        while let Some(job) = active.jobs.pop_front() {
             match job {
                 Job::Sync { state, record, completion } => {
-                    self.sync(slot, storage_key, state, record, completion, effects)
+                    self.sync(active, storage_key, state, record, completion, effects)
                 }
-                Job::Write { op, change } => match self.apply_change(now, slot, op, change, effects) {
+                Job::Write { op, change } => match self.apply_change(now, active, op, change, effects) {
                     coordinator::Step::Done => {}
                     coordinator::Step::NoDot(change) => {
-                        slot.jobs.push_front(Job::Write { op, change });
+                        active.jobs.push_front(Job::Write { op, change });
                         self.hold(storage_key.clone());
                         break;
                     }
-                    coordinator::Step::JoinFirst(change) if !slot.join_failed => {
-                        slot.jobs.push_front(Job::Write { op, change });
-                        self.join(storage_key, slot, effects);
+                    coordinator::Step::JoinFirst(change) if !active.join_failed => {
+                        active.jobs.push_front(Job::Write { op, change });
+                        self.join(storage_key, active, effects);
                         return;
                     }
                     coordinator::Step::JoinFirst(_) => {
@@ -224,34 +225,34 @@ impl Node {
                         self.write_failed(op, Problem::Unresolved { reason }, effects);
                     }
                     coordinator::Step::Ask(dot, call) => {
-                        slot.busy = Some(Busy::Applying(op, dot));
-                        self.ask(storage_key, slot, call, effects);
+                        active.busy = Some(Busy::Applying(op, dot));
+                        self.ask(storage_key, active, call, effects);
                         return;
                     }
                 },
             }
         }
-        if slot.dirty && !slot.join_failed && fragments(slot) > 1 {
-            self.join(storage_key, slot, effects);
+        if active.dirty && !active.join_failed && fragments(active) > 1 {
+            self.join(storage_key, active, effects);
             return;
         }
-        self.write(storage_key, slot, effects);
-        if slot.writes > 0 || slot.state.is_some() {
-            self.schedule_write_back(now, slot);
+        self.write(storage_key, active, effects);
+        if active.writes > 0 || active.state.is_some() {
+            self.schedule_write_back(now, active);
         }
     }
 
-    /// Takes a peer's state into the slot's.
+    /// Takes a peer's state into the active key's.
     fn sync(
         &mut self,
-        slot: &mut Slot,
+        active: &mut ActiveKey,
         storage_key: &Bytes,
         incoming: KeyState,
         record: Record,
         completion: Option<Completion>,
         effects: &mut Effects,
     ) {
-        let Some(state) = slot.state.as_mut() else { return };
+        let Some(state) = active.state.as_mut() else { return };
         self.observe(&incoming.seen(), &state.seen(), effects);
         let overwrite = match incoming {
             KeyState::Lattice(_) => self.mutant(Mutant::LatticeOverwrite),
@@ -259,7 +260,7 @@ impl Node {
         };
         if overwrite || state.is_empty() {
             *state = incoming;
-            (slot.record, slot.dirty) = (Some(record), true);
+            (active.record, active.dirty) = (Some(record), true);
         } else {
             let before = state.clone();
             for dot in state.sync(&incoming) {
@@ -267,8 +268,8 @@ impl Node {
                 effects.push(Effect::Notice(Notice::DotReused { dot, key: storage_key.clone() }));
             }
             if *state != before {
-                slot.record = (*state == incoming).then_some(record);
-                slot.dirty = true;
+                active.record = (*state == incoming).then_some(record);
+                active.dirty = true;
             }
         }
         if self.mutant(Mutant::CollapseEqualBytes)
@@ -276,74 +277,81 @@ impl Node {
         {
             siblings.collapse_equal();
         }
-        slot.join_failed = false;
-        slot.completions.extend(completion);
-        self.resolve_on_replica(slot);
+        active.join_failed = false;
+        active.completions.extend(completion);
+        self.resolve_on_replica(active);
     }
 
     /// The bug of resolving on every replica (see `Mutant::MergeOnEveryReplica`).
-    fn resolve_on_replica(&mut self, slot: &mut Slot) {
-        if !self.mutant(Mutant::MergeOnEveryReplica) || slot.target.entry.settings.policy.plugin().is_none() {
+    fn resolve_on_replica(&mut self, active: &mut ActiveKey) {
+        if !self.mutant(Mutant::MergeOnEveryReplica) || active.target.entry.settings.policy.plugin().is_none()
+        {
             return;
         }
         let Some(dot) = self.mint() else { return };
-        if let Some(KeyState::Causal(siblings)) = slot.state.as_mut()
+        if let Some(KeyState::Causal(siblings)) = active.state.as_mut()
             && siblings.len_distinct() > 1
             && let Some((_, version)) = siblings.values().last().cloned()
         {
             let seen = siblings.seen().clone();
             siblings.write(&seen, dot, version);
-            (slot.record, slot.dirty) = (None, true);
+            (active.record, active.dirty) = (None, true);
         }
     }
 
-    /// Asks the plugin to join a slot's fragments.
-    fn join(&mut self, storage_key: &Bytes, slot: &mut Slot, effects: &mut Effects) {
-        let Some(KeyState::Lattice(fragments)) = &slot.state else { return };
+    /// Asks the plugin to join an active key's fragments.
+    fn join(&mut self, storage_key: &Bytes, active: &mut ActiveKey, effects: &mut Effects) {
+        let Some(KeyState::Lattice(fragments)) = &active.state else { return };
         let claims = fragments.iter().map(|fragment| fragment.claim.clone()).collect();
         let states = fragments.iter().map(|fragment| fragment.value.clone()).collect();
-        let call = PluginCall::Merge { key: coordinator::key_info(&slot.target), states };
-        slot.busy = Some(Busy::Joining(claims));
+        let call = PluginCall::Merge { key: coordinator::key_info(&active.target), states };
+        active.busy = Some(Busy::Joining(claims));
         self.counters.joins += 1;
-        self.ask(storage_key, slot, call, effects);
+        self.ask(storage_key, active, call, effects);
     }
 
-    fn ask(&mut self, storage_key: &Bytes, slot: &Slot, call: PluginCall, effects: &mut Effects) {
-        let Some(plugin) = slot.target.entry.settings.policy.plugin() else { return };
+    fn ask(&mut self, storage_key: &Bytes, active: &ActiveKey, call: PluginCall, effects: &mut Effects) {
+        let Some(plugin) = active.target.entry.settings.policy.plugin() else { return };
         let plugin = plugin.hash;
-        let ticket = self.ticket(Purpose::Slot(storage_key.clone()));
+        let ticket = self.ticket(Purpose::Active(storage_key.clone()));
         effects.push(Effect::Plugin { ticket, plugin, call });
     }
 
-    /// The plugin's answer to a slot's join or operation.
-    pub(crate) fn slot_plugin_done(
+    /// The plugin's answer to an active key's join or operation.
+    pub(crate) fn active_plugin_done(
         &mut self,
         now: Millis,
         storage_key: Bytes,
         answer: PluginAnswer,
         effects: &mut Effects,
     ) {
-        let Some(mut slot) = self.slots.remove(&storage_key) else { return };
-        match slot.busy.take() {
-            Some(Busy::Joining(claims)) => self.joined(&mut slot, &claims, answer, effects),
-            Some(Busy::Applying(op, dot)) => self.applied(now, &mut slot, op, dot, answer, effects),
-            other => slot.busy = other,
+        let Some(mut active) = self.active.remove(&storage_key) else { return };
+        match active.busy.take() {
+            Some(Busy::Joining(claims)) => self.joined(&mut active, &claims, answer, effects),
+            Some(Busy::Applying(op, dot)) => self.applied(now, &mut active, op, dot, answer, effects),
+            other => active.busy = other,
         }
-        self.slots.insert(storage_key.clone(), slot);
+        self.active.insert(storage_key.clone(), active);
         self.work(now, storage_key, effects);
     }
 
-    fn joined(&mut self, slot: &mut Slot, claims: &[DotSet], answer: PluginAnswer, effects: &mut Effects) {
-        let Some(KeyState::Lattice(fragments)) = slot.state.as_mut() else { return };
+    fn joined(
+        &mut self,
+        active: &mut ActiveKey,
+        claims: &[DotSet],
+        answer: PluginAnswer,
+        effects: &mut Effects,
+    ) {
+        let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return };
         let first = fragments.iter().next().map(|fragment| fragment.value.clone());
-        match (self.plugin_value(&slot.target.entry, answer, effects), first) {
+        match (self.plugin_value(&active.target.entry, answer, effects), first) {
             (Ok(value), _) => fragments.joined(claims, value),
             (Err(_), Some(operand)) if self.mutant(Mutant::FailedJoinIsAValue) => {
                 fragments.joined(claims, operand)
             }
-            (Err(_), _) => slot.join_failed = true,
+            (Err(_), _) => active.join_failed = true,
         }
-        slot.record = None;
+        active.record = None;
     }
 
     /// The value of a plugin's answer, within the limit of merged results, or why there is none.
@@ -376,37 +384,37 @@ impl Node {
         }
     }
 
-    /// Writes a slot's state if it changed, and sees to all that wait for it.
-    fn write(&mut self, storage_key: &Bytes, slot: &mut Slot, effects: &mut Effects) {
-        let Some(state) = &slot.state else { return };
-        let replicate = std::mem::take(&mut slot.replicate);
-        if slot.dirty || !replicate.is_empty() {
-            let record = slot.record.get_or_insert_with(|| codec::record(state)).clone();
+    /// Writes an active key's state if it changed, and sees to all that wait for it.
+    fn write(&mut self, storage_key: &Bytes, active: &mut ActiveKey, effects: &mut Effects) {
+        let Some(state) = &active.state else { return };
+        let replicate = std::mem::take(&mut active.replicate);
+        if active.dirty || !replicate.is_empty() {
+            let record = active.record.get_or_insert_with(|| codec::record(state)).clone();
             if !replicate.is_empty() {
-                let replication = self.send_to_replicas(&slot.target, &record, replicate, effects);
-                slot.completions.push(Completion::Own { replication });
+                let replication = self.send_to_replicas(&active.target, &record, replicate, effects);
+                active.completions.push(Completion::Own { replication });
             }
-            if slot.dirty {
-                slot.dirty = false;
-                slot.writes += 1;
-                let completions = std::mem::take(&mut slot.completions);
+            if active.dirty {
+                active.dirty = false;
+                active.writes += 1;
+                let completions = std::mem::take(&mut active.completions);
                 let completions = self.complete_early(completions, effects);
-                let ticket = self.ticket(Purpose::Write { slot: Some(storage_key.clone()), completions });
-                slot.last_write = Some(ticket);
+                let ticket = self.ticket(Purpose::Write { active: Some(storage_key.clone()), completions });
+                active.last_write = Some(ticket);
                 let ops = vec![WriteOp::Put { key: storage_key.clone(), record }];
                 effects.push(Effect::Write {
                     ticket,
                     ops,
-                    durability: slot.target.entry.settings.durability,
+                    durability: active.target.entry.settings.durability,
                 });
             }
         }
         // Nothing to write: what they wait for is durable, or is in the write before.
-        let waiting = std::mem::take(&mut slot.completions);
+        let waiting = std::mem::take(&mut active.completions);
         if waiting.is_empty() {
             return;
         }
-        let last = slot.last_write.filter(|_| slot.writes > 0);
+        let last = active.last_write.filter(|_| active.writes > 0);
         match last.and_then(|ticket| self.completions_of(ticket)) {
             Some(completions) => completions.extend(waiting),
             None => self.complete(waiting, Ok(()), effects),
@@ -433,15 +441,15 @@ impl Node {
     ) {
         let (mut lost, mut unsent) = (Vec::new(), Vec::new());
         let keeps_waiting = self.mutant(Mutant::LostWritesAcknowledged);
-        if let Some(slot) = storage_key.as_ref().and_then(|key| self.slots.get_mut(key)) {
-            slot.writes -= 1;
+        if let Some(active) = storage_key.as_ref().and_then(|key| self.active.get_mut(key)) {
+            active.writes -= 1;
             if result.is_err() {
-                // What the slot holds is not what the disk holds. What was to be told once this
+                // What the active key holds is not what the disk holds. What was to be told once this
                 // state is durable, or sent with it, goes with it: the next state lacks it.
-                (slot.state, slot.record, slot.dirty) = (None, None, false);
+                (active.state, active.record, active.dirty) = (None, None, false);
                 if !keeps_waiting {
-                    lost = std::mem::take(&mut slot.completions);
-                    unsent = std::mem::take(&mut slot.replicate);
+                    lost = std::mem::take(&mut active.completions);
+                    unsent = std::mem::take(&mut active.replicate);
                 }
             }
         }
@@ -475,25 +483,25 @@ impl Node {
         }
     }
 
-    /// A slot's state has been read.
-    pub(crate) fn slot_loaded(
+    /// An active key's state has been read.
+    pub(crate) fn active_loaded(
         &mut self,
         now: Millis,
         storage_key: Bytes,
         result: Result<Option<Record>, StorageFailure>,
         effects: &mut Effects,
     ) {
-        let Some(mut slot) = self.slots.remove(&storage_key) else { return };
-        slot.busy = None;
-        match self.decode(&slot.target.entry, &storage_key, result, effects) {
+        let Some(mut active) = self.active.remove(&storage_key) else { return };
+        active.busy = None;
+        match self.decode(&active.target.entry, &storage_key, result, effects) {
             Ok(state) => {
-                slot.state = Some(state);
-                self.slots.insert(storage_key.clone(), slot);
+                active.state = Some(state);
+                self.active.insert(storage_key.clone(), active);
                 self.work(now, storage_key, effects);
             }
             // Never "not found": nothing is done with a key whose state cannot be read.
             Err(reason) => {
-                for job in slot.jobs {
+                for job in active.jobs {
                     match job {
                         Job::Sync { completion, .. } => {
                             self.complete(completion.into_iter().collect(), Err(Refusal::Storage), effects);
@@ -579,8 +587,8 @@ impl Node {
     }
 }
 
-fn fragments(slot: &Slot) -> usize {
-    match &slot.state {
+fn fragments(active: &ActiveKey) -> usize {
+    match &active.state {
         Some(KeyState::Lattice(fragments)) => fragments.len(),
         _ => 1,
     }

@@ -4,6 +4,7 @@
 //!   driver ── submit ─────────▶ Db ── committed, from the log thread ──▶ one input for the driver
 //!   driver ── try_get, inline ─▶ Db
 //!   driver ── read, if that would wait ─▶ pool of threads ── get ─▶ Db ──▶ an input
+//!   driver ── scan ───────────▶ one thread ── page ─▶ Db ──▶ an input
 //! ```
 //!
 //! In: core's writes and keys. Out: core's events. Absent: any knowledge of what a record holds;
@@ -15,7 +16,8 @@ use bytes::Bytes;
 use merganser_core::event::{self, StorageFailure};
 use merganser_core::id::Ticket;
 use merganser_storage::{
-    Background, CommitSink, Db, Durability, Error, Fold, FoldError, Lookup, Op, Options, Record, Write,
+    Background, CommitSink, Db, Durability, Error, Fold, FoldError, Lookup, Op, Options, PageRequest, Record,
+    Write,
 };
 use parking_lot::Mutex;
 use std::sync::{Arc, mpsc};
@@ -24,6 +26,8 @@ use std::time::Duration;
 
 /// Reads that may wait for the disk before further ones are refused.
 const READS_WAITING_MAX: usize = 4096;
+/// Pages of ranges that may wait; core asks for few at a time.
+const SCANS_WAITING_MAX: usize = 64;
 
 pub(crate) fn options(config: &config::Storage) -> Options {
     let mb = |mb: u64| mb << 20;
@@ -41,9 +45,9 @@ pub(crate) fn options(config: &config::Storage) -> Options {
 pub(crate) struct CoreFold;
 
 impl Fold for CoreFold {
-    fn fold(&self, _key: &[u8], fragments_newest_first: &[Record]) -> Result<Record, FoldError> {
+    fn fold(&self, key: &[u8], fragments_newest_first: &[Record]) -> Result<Record, FoldError> {
         let fragments: Vec<_> = fragments_newest_first.iter().cloned().map(to_core).collect();
-        let folded = merganser_core::fold::fold(&fragments);
+        let folded = merganser_core::fold::fold(key, &fragments);
         folded.map(from_core).map_err(|error| FoldError(error.to_string()))
     }
 }
@@ -101,6 +105,11 @@ pub(crate) fn to_core(record: Record) -> event::Record {
     event::Record { head: record.head, body: record.body }
 }
 
+fn page(page: merganser_storage::Page) -> event::ScanPage {
+    let entries = page.entries.into_iter().map(|(key, record)| (key, to_core(record))).collect();
+    event::ScanPage { entries, next: page.next, damaged: page.damaged }
+}
+
 /// What a read without waiting found; None where it would have to wait.
 pub(crate) fn try_get(db: &Db, key: &Bytes) -> Option<Result<Option<event::Record>, StorageFailure>> {
     match db.try_get(key) {
@@ -113,8 +122,10 @@ pub(crate) fn try_get(db: &Db, key: &Bytes) -> Option<Result<Option<event::Recor
 
 /// Threads for reads that wait for the disk. Dropping it waits for them: each holds the database,
 /// whose directory must be free for the next start once this node has stopped.
+/// Scans have one thread of their own, so that no read waits for them.
 pub(crate) struct Readers {
     queue: Option<mpsc::SyncSender<(Ticket, Bytes)>>,
+    scans: Option<mpsc::SyncSender<(Ticket, PageRequest)>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -122,7 +133,16 @@ impl Readers {
     pub(crate) fn start(threads: u32, db: &Db, door: &Door) -> std::io::Result<Readers> {
         let (queue, waiting) = mpsc::sync_channel::<(Ticket, Bytes)>(READS_WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut readers = Readers { queue: Some(queue), threads: Vec::new() };
+        let (scans, waiting_scans) = mpsc::sync_channel::<(Ticket, PageRequest)>(SCANS_WAITING_MAX);
+        let mut readers = Readers { queue: Some(queue), scans: Some(scans), threads: Vec::new() };
+        let (scanned, scans_door) = (db.clone(), door.clone());
+        let thread = std::thread::Builder::new().name("scan".into()).spawn(move || {
+            for (ticket, request) in waiting_scans {
+                let result = scanned.page(&request).map(page).map_err(|error| failure(&error));
+                scans_door.put(Input::ScanDone { ticket, result });
+            }
+        })?;
+        readers.threads.push(thread);
         for number in 0..threads {
             let (waiting, db, door) = (Arc::clone(&waiting), db.clone(), door.clone());
             let thread = std::thread::Builder::new().name(format!("read-{number}")).spawn(move || {
@@ -140,6 +160,12 @@ impl Readers {
 
     /// False: too many wait already.
     #[must_use]
+    pub(crate) fn scan(&self, ticket: Ticket, request: PageRequest) -> bool {
+        self.scans.as_ref().is_some_and(|scans| scans.try_send((ticket, request)).is_ok())
+    }
+
+    /// False: too many wait already.
+    #[must_use]
     pub(crate) fn read(&self, ticket: Ticket, key: Bytes) -> bool {
         self.queue.as_ref().is_some_and(|queue| queue.try_send((ticket, key)).is_ok())
     }
@@ -147,7 +173,7 @@ impl Readers {
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        self.queue = None;
+        (self.queue, self.scans) = (None, None);
         for thread in self.threads.drain(..) {
             // One that panicked has told so itself.
             let _ = thread.join();

@@ -27,7 +27,7 @@ mod record;
 mod table;
 mod wal;
 
-pub use db::{Db, KeyRange, Recovery, Scan, ScanHeads, Step};
+pub use db::{Db, KeyRange, Page, PageRequest, Recovery, Scan, ScanHeads, Step};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use options::{Background, Options};

@@ -1,8 +1,8 @@
 //! The stages of a write: a put, a delete, an operation, an owner's resolution.
 //!
 //! ```text
-//!   begin_write ─▶ (validate) ─▶ commit ─▶ slot job: apply_change ─▶ write + replicate
-//!                                  │ lww: no slot                        │
+//!   begin_write ─▶ (validate) ─▶ commit ─▶ active key: apply_change ─▶ write + replicate
+//!                                  │ lww: no active key                  │
 //!                                  ▼                                     ▼
 //!                            write + replicate ──────────────▶ acknowledged × W ─▶ reply
 //! ```
@@ -20,7 +20,7 @@ use crate::message::{Message, Refusal};
 use crate::mutant::Mutant;
 use crate::node::{Node, Origin, Purpose, RecentWrite, Timer};
 use crate::plugin::{PluginAnswer, PluginCall};
-use crate::replica::{Completion, Job, Slot};
+use crate::replica::{ActiveKey, Completion, Job};
 use crate::request::{Acks, Basis, Operation, Outcome, Problem, WriteReply};
 use crate::ring::Token;
 use crate::target::Target;
@@ -69,7 +69,7 @@ pub(crate) enum Change {
     Again { dot: Dot, previous: u64, stamp: Stamp },
 }
 
-/// What became of a write at its slot.
+/// What became of a write at its active key.
 pub(crate) enum Step {
     /// It is in the state, or was refused.
     Done,
@@ -196,7 +196,7 @@ impl Node {
         }
     }
 
-    /// Hands the write to the key's slot, or, for a register, straight to storage.
+    /// Hands the write to the active key, or, for a register, straight to storage.
     fn commit(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
         let Some(writing) = self.writing.get_mut(&op) else { return };
         let Some(change) = writing.change.take() else { return };
@@ -230,11 +230,11 @@ impl Node {
         self.merge_register(target, record, vec![Completion::Own { replication }], effects);
     }
 
-    /// Does a write to the state of its slot.
+    /// Does a write to the state of its active key.
     pub(crate) fn apply_change(
         &mut self,
         now: Millis,
-        slot: &mut Slot,
+        active: &mut ActiveKey,
         op: OpId,
         change: Change,
         effects: &mut Effects,
@@ -242,9 +242,9 @@ impl Node {
         // Its patience may have ended while it waited: then nothing is stored.
         let Some(writing) = self.writing.get(&op) else { return Step::Done };
         let (request_id, context) = (writing.request_id, writing.context.clone());
-        let Some(state) = slot.state.as_mut() else { return Step::Done };
+        let Some(state) = active.state.as_mut() else { return Step::Done };
         if let Change::Again { dot, previous, stamp } = change {
-            return self.again(slot, op, dot, previous, stamp, effects);
+            return self.again(active, op, dot, previous, stamp, effects);
         }
         let earlier = match (&*state, request_id) {
             (KeyState::Causal(siblings), Some(id)) if !self.mutant(Mutant::RetryGetsNewDot) => {
@@ -255,18 +255,18 @@ impl Node {
         if let Some((dot, version)) = earlier {
             let stamp = version.stamp;
             // Siblings are looked up by their dot, so the span need not be the exact one.
-            return self.again(slot, op, dot, dot.counter - 1, stamp, effects);
+            return self.again(active, op, dot, dot.counter - 1, stamp, effects);
         }
         let known = state.seen();
         let seen = context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
         self.observe(&seen, &known, effects);
         match state {
             KeyState::Causal(siblings) => {
-                let limit = slot.target.entry.settings.siblings_max;
+                let limit = active.target.entry.settings.siblings_max;
                 let count = siblings.len_distinct() as u32;
                 if context.is_none() && count >= limit {
                     let all = Context { seen: known, stamp: None };
-                    let context = self.sealer.seal(slot.target.entry.id, &slot.target.key, &all);
+                    let context = self.sealer.seal(active.target.entry.id, &active.target.key, &all);
                     self.write_failed(op, Problem::SiblingLimit { siblings: count, limit, context }, effects);
                     return Step::Done;
                 }
@@ -285,14 +285,14 @@ impl Node {
                 if siblings.seen().actors() >= ACTORS_ALARM {
                     self.counters.large_contexts += 1;
                     effects.push(Effect::Notice(Notice::LargeContext {
-                        keyspace: slot.target.entry.name.clone(),
-                        key: slot.target.key.clone(),
+                        keyspace: active.target.entry.name.clone(),
+                        key: active.target.key.clone(),
                         actors: siblings.seen().actors(),
                     }));
                 }
                 let previous = known.last(dot.actor);
                 let seen = self.seen_after(seen, &known, dot);
-                self.changed(slot, op, Minted { dot, previous, stamp, seen, siblings: siblings_after });
+                self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: siblings_after });
                 Step::Done
             }
             KeyState::Lattice(fragments) => {
@@ -302,7 +302,7 @@ impl Node {
                     }
                     let Some(dot) = self.mint() else { return Step::NoDot(change) };
                     let call = PluginCall::Apply {
-                        key: key_info(&slot.target),
+                        key: key_info(&active.target),
                         state: fragments.iter().next().map(|fragment| fragment.value.clone()),
                         op: body.clone(),
                         dot,
@@ -319,16 +319,16 @@ impl Node {
                     Change::Put { value, .. } => fragments.put(dot, stamp, value),
                     _ => {
                         let reset =
-                            slot.target.entry.settings.delete_semantics == DeleteSemantics::DeleteWins;
+                            active.target.entry.settings.delete_semantics == DeleteSemantics::DeleteWins;
                         fragments.delete(&seen, dot, stamp, reset);
                     }
                 }
                 let previous = known.last(dot.actor);
                 let seen = self.seen_after(seen, &known, dot);
-                self.changed(slot, op, Minted { dot, previous, stamp, seen, siblings: 1 });
+                self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: 1 });
                 Step::Done
             }
-            // Registers are written without a slot; what comes here is a retry, handled above.
+            // Registers are written without an active key; what comes here is a retry, handled above.
             KeyState::Lww(_) => Step::Done,
         }
     }
@@ -337,13 +337,13 @@ impl Node {
     pub(crate) fn applied(
         &mut self,
         now: Millis,
-        slot: &mut Slot,
+        active: &mut ActiveKey,
         op: OpId,
         dot: Dot,
         answer: PluginAnswer,
         effects: &mut Effects,
     ) {
-        let value = match self.plugin_value(&slot.target.entry, answer, effects) {
+        let value = match self.plugin_value(&active.target.entry, answer, effects) {
             Ok(value) => value,
             Err(problem) => return self.write_failed(op, problem, effects),
         };
@@ -351,13 +351,13 @@ impl Node {
         if !self.writing.contains_key(&op) {
             return;
         }
-        let Some(KeyState::Lattice(fragments)) = slot.state.as_mut() else { return };
+        let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return };
         let stamp = self.clock.issue(now, Stamp::default());
         let known = fragments.seen();
         fragments.applied(dot, stamp, value);
         let previous = known.last(dot.actor);
         let seen = self.seen_after(known.clone(), &known, dot);
-        self.changed(slot, op, Minted { dot, previous, stamp, seen, siblings: 1 });
+        self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: 1 });
     }
 
     /// What a client has seen after its write: what it had seen, and the write itself. Not what
@@ -371,17 +371,17 @@ impl Node {
         seen
     }
 
-    /// A slot's state has changed by a write of this node.
-    fn changed(&mut self, slot: &mut Slot, op: OpId, minted: Minted) {
-        (slot.record, slot.dirty) = (None, true);
-        slot.replicate.push(op);
+    /// An active key's state has changed by a write of this node.
+    fn changed(&mut self, active: &mut ActiveKey, op: OpId, minted: Minted) {
+        (active.record, active.dirty) = (None, true);
+        active.replicate.push(op);
         self.minted(op, minted);
     }
 
     /// A retry of a write that is there: the same dot, and its acknowledgements once more.
     fn again(
         &mut self,
-        slot: &mut Slot,
+        active: &mut ActiveKey,
         op: OpId,
         dot: Dot,
         previous: u64,
@@ -389,7 +389,7 @@ impl Node {
         effects: &mut Effects,
     ) -> Step {
         let Some(writing) = self.writing.get(&op) else { return Step::Done };
-        let Some(state) = &slot.state else { return Step::Done };
+        let Some(state) = &active.state else { return Step::Done };
         if !state.covers(dot, stamp) {
             // Its first try left this node and was not stored here: nobody here knows more.
             let acks = writing.tally.acks();
@@ -399,7 +399,7 @@ impl Node {
         let mut seen = writing.context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
         seen.join(&DotSet::single(dot, previous));
         let siblings = distinct(state) as u32;
-        slot.replicate.push(op);
+        active.replicate.push(op);
         self.minted(op, Minted { dot, previous, stamp, seen, siblings });
         Step::Done
     }

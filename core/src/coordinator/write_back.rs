@@ -15,7 +15,7 @@ use crate::event::{Effect, Effects, Notice};
 use crate::id::{Millis, NodeId};
 use crate::node::{Node, Origin, Timer};
 use crate::plugin::PluginAnswer;
-use crate::replica::Slot;
+use crate::replica::ActiveKey;
 use crate::storage_key;
 use crate::target::Target;
 use crate::version::{Context, KeyState, Receipt};
@@ -43,12 +43,12 @@ pub(crate) struct WriteBacks {
 }
 
 impl Node {
-    /// A slot's state may hold siblings that this node is to settle.
-    pub(crate) fn schedule_write_back(&mut self, now: Millis, slot: &Slot) {
-        if let Some(state @ KeyState::Causal(siblings)) = &slot.state
+    /// An active key's state may hold siblings that this node is to settle.
+    pub(crate) fn schedule_write_back(&mut self, now: Millis, active: &ActiveKey) {
+        if let Some(state @ KeyState::Causal(siblings)) = &active.state
             && siblings.len() > 1
         {
-            self.conflict_seen(now, &slot.target, state);
+            self.conflict_seen(now, &active.target, state);
         }
     }
 

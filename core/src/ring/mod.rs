@@ -23,6 +23,39 @@ pub const VNODES_DEFAULT: u32 = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
+impl Token {
+    /// The slot that it lies in.
+    pub fn slot(self) -> Slot {
+        Slot((self.0 >> (64 - SLOT_BITS)) as u16)
+    }
+}
+
+/// Leading bits of a token that name its slot.
+pub const SLOT_BITS: u32 = 16;
+
+/// One of 2^16 equal parts of the circle: the unit of placement, of repair and of collection. All
+/// keys of a slot have the same preference list, whatever the layout, so that what is kept
+/// by slot outlives a change of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u16);
+
+impl Slot {
+    /// All of them, in token order.
+    pub fn all() -> impl Iterator<Item = Slot> {
+        (0..=u16::MAX).map(Slot)
+    }
+
+    /// Its first token.
+    pub fn first_token(self) -> Token {
+        Token(u64::from(self.0) << (64 - SLOT_BITS))
+    }
+
+    /// Its last token.
+    pub fn last_token(self) -> Token {
+        Token(self.first_token().0 | (u64::MAX >> SLOT_BITS))
+    }
+}
+
 /// Where a key stands on the circle.
 pub fn token(keyspace: KeyspaceId, key: &[u8]) -> Token {
     let mut hasher = blake3::Hasher::new();
@@ -82,18 +115,23 @@ impl Ring {
         &self.nodes
     }
 
-    /// The share of all tokens for which `node` is the first primary, 0 to 1.
+    /// The share of all slots for which `node` is the first primary, 0 to 1.
     pub fn share(&self, node: NodeId) -> f64 {
-        let Some(mut previous) = self.points.last().map(|(token, _)| *token) else { return 0.0 };
-        let single = self.points.len() == 1;
-        let mut owned: u128 = 0;
+        let slot = |token: u64| u64::from(Token(token).slot().0);
+        let Some((last, _)) = self.points.last() else { return 0.0 };
+        // A point has the slots that begin after the point before it, and not after itself.
+        let mut previous = None;
+        let mut owned = 0;
         for (token, index) in &self.points {
             if self.nodes[*index as usize].id == node {
-                owned += if single { 1 << 64 } else { u128::from(token.wrapping_sub(previous)) };
+                owned += match previous {
+                    Some(previous) => slot(*token) - slot(previous),
+                    None => slot(*token) + (1 << SLOT_BITS) - slot(*last),
+                };
             }
-            previous = *token;
+            previous = Some(*token);
         }
-        owned as f64 / (1u128 << 64) as f64
+        owned as f64 / f64::from(1u32 << SLOT_BITS)
     }
 }
 

@@ -8,14 +8,16 @@ use super::{Ring, Token};
 use crate::id::NodeId;
 
 impl Ring {
-    /// The first `count` nodes of the walk from `token`, fewer if the ring has fewer. Of them,
+    /// The first `count` nodes of the walk from the slot of `token`, fewer if the ring has fewer. Of them,
     /// the first `n` are spread over zones; stand-ins follow in plain walk order.
     pub fn preference(&self, token: Token, n: usize, count: usize) -> Vec<NodeId> {
         let count = count.min(self.nodes.len());
         let mut walk: Vec<u32> = Vec::with_capacity(count);
         let zoned = self.nodes.iter().any(|node| !node.zone.is_empty());
         let wanted = if zoned { self.nodes.len() } else { count };
-        let start = self.points.partition_point(|(point, _)| *point < token.0);
+        // By slot, so that a slot has one list.
+        let from = token.slot().first_token().0;
+        let start = self.points.partition_point(|(point, _)| *point < from);
         for step in 0..self.points.len() {
             if walk.len() == wanted {
                 break;

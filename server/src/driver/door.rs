@@ -6,7 +6,7 @@
 
 use crate::peers::Outbox;
 use merganser_core::admin::{AdminReply, AdminRequest};
-use merganser_core::event::{Record, StorageFailure};
+use merganser_core::event::{Record, ScanPage, StorageFailure};
 use merganser_core::id::{NodeId, PluginHash, Ticket};
 use merganser_core::message::Message;
 use merganser_core::plugin::{PluginAnswer, PluginFacts};
@@ -34,6 +34,8 @@ pub(crate) enum Input {
     Committed { tickets: Vec<Ticket>, result: Result<(), StorageFailure> },
     /// A read that had to wait for the disk.
     ReadDone { ticket: Ticket, result: Result<Option<Record>, StorageFailure> },
+    /// A page of a range.
+    ScanDone { ticket: Ticket, result: Result<ScanPage, StorageFailure> },
     /// A plugin answered, or did not.
     PluginDone { ticket: Ticket, answer: PluginAnswer },
     /// A module was compiled, or refused.

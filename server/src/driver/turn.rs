@@ -11,6 +11,7 @@ use merganser_core::event::{Effect, Event, Notice, StorageFailure};
 use merganser_core::id::{ClientTicket, Millis, NodeId, Ticket};
 use merganser_core::message::Message;
 use merganser_core::request::{Outcome, Problem};
+use merganser_storage::PageRequest;
 use std::sync::Arc;
 
 /// Above this pressure of storage clients' writes are refused, to leave room for replication.
@@ -50,6 +51,7 @@ impl Driver {
             }
             Input::Committed { tickets, result } => self.handle(now, Event::WritesDone { tickets, result }),
             Input::ReadDone { ticket, result } => self.handle(now, Event::ReadDone { ticket, result }),
+            Input::ScanDone { ticket, result } => self.handle(now, Event::ScanDone { ticket, result }),
             Input::PluginDone { ticket, answer } => self.handle(now, Event::PluginDone { ticket, answer }),
             Input::PluginLoaded { hash, result } => self.handle(now, Event::PluginLoaded { hash, result }),
             Input::StorageStopped(error) => self.storage_stopped(error),
@@ -66,6 +68,13 @@ impl Driver {
             for effect in effects.drain(..) {
                 match effect {
                     Effect::Read { ticket, key } => again.extend(self.read(ticket, key)),
+                    Effect::Scan { ticket, from, to, records_max, bytes_max, heads_only } => {
+                        let request = PageRequest { from, to, records_max, bytes_max, heads_only };
+                        if !self.readers.scan(ticket, request) {
+                            let result = Err(StorageFailure::Overloaded);
+                            again.push(Event::ScanDone { ticket, result });
+                        }
+                    }
                     Effect::Write { ticket, ops, durability } => {
                         self.metrics.effects_write.add(1);
                         self.under_way.writes.push(store::write(ticket, ops, durability));

@@ -16,6 +16,7 @@
 mod background;
 mod commit;
 mod install;
+mod page;
 mod queue;
 mod read;
 mod recovery;
@@ -39,6 +40,7 @@ use crate::metrics::{Counters, Metrics};
 use crate::options::{Background, Options};
 use crate::record::{CommitSink, Durability, Fold, Lookup, Op, Record, Write};
 
+pub use page::{Page, PageRequest};
 pub use recovery::Recovery;
 pub use scan::{Scan, ScanHeads};
 

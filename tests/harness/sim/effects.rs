@@ -13,13 +13,13 @@ use super::world::{Due, World};
 use crate::history::KeyIndex;
 use crate::properties::{self, Check, broken, c11_plugins};
 use bytes::Bytes;
-use merganser_core::event::{Effect, Effects, Event, Record, StorageFailure, WriteOp};
+use merganser_core::event::{Effect, Effects, Event, Record, ScanPage, StorageFailure, WriteOp};
 use merganser_core::id::{NodeId, Ticket};
 use merganser_core::message::{Message, ReadAnswer};
 use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
 use merganser_core::version::codec;
 use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind};
-use merganser_storage::{Error, Step, Write};
+use merganser_storage::{Error, PageRequest, Step, Write};
 
 /// Commits and plugin calls that take up to ten times as long.
 const STRAGGLERS_PERMILLE: u64 = 80;
@@ -62,6 +62,13 @@ impl World {
                 Effect::Send { to, message } => self.send(node, to, &message)?,
                 Effect::Reply { ticket, outcome } => self.reply(node, ticket, outcome)?,
                 Effect::Read { ticket, key } => self.begin_read(node, ticket, key),
+                Effect::Scan { ticket, from, to, records_max, bytes_max, heads_only } => {
+                    let request = PageRequest { from, to, records_max, bytes_max, heads_only };
+                    let result = self.page_now(node, &request);
+                    let us = self.dice.between(1, 5_000) * self.machines[node].disk_slowness;
+                    let boot = self.machines[node].process.as_ref().map_or(0, |process| process.boot);
+                    self.schedule(us, Due::Tell { node, boot, event: Event::ScanDone { ticket, result } });
+                }
                 Effect::Plugin { ticket, plugin, call } => {
                     let answer = match StandIn::of(plugin) {
                         Some(stand_in) => self.call(stand_in, &call)?,
@@ -187,6 +194,13 @@ impl World {
                 .map_err(|error| to_failure(&error)),
             None => Ok(None),
         }
+    }
+
+    fn page_now(&self, node: usize, request: &PageRequest) -> Result<ScanPage, StorageFailure> {
+        let Some(process) = &self.machines[node].process else { return Ok(ScanPage::default()) };
+        let page = process.db.page(request).map_err(|error| to_failure(&error))?;
+        let entries = page.entries.into_iter().map(|(key, record)| (key, to_core(&record))).collect();
+        Ok(ScanPage { entries, next: page.next, damaged: page.damaged })
     }
 
     pub(super) fn read(&mut self, node: usize, ticket: Ticket, key: &[u8]) -> Check {

@@ -91,11 +91,11 @@ struct CoreFold;
 impl Fold for CoreFold {
     fn fold(
         &self,
-        _key: &[u8],
+        key: &[u8],
         newest_first: &[merganser_storage::Record],
     ) -> Result<merganser_storage::Record, FoldError> {
         let records: Vec<Record> = newest_first.iter().map(to_core).collect();
-        fold::fold(&records).map(to_storage).map_err(|error| FoldError(error.to_string()))
+        fold::fold(key, &records).map(to_storage).map_err(|error| FoldError(error.to_string()))
     }
 }
 

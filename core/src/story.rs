@@ -1,0 +1,268 @@
+//! For tests of all rooms: a cluster of nodes in one thread, with a map for a disk and a queue for a
+//! network, so that a test is a short story told through the door. In: requests, cuts, time. Out:
+//! outcomes, disks, notices. Absent: faults and chance, which are the simulator's.
+
+use crate::Node;
+use crate::admin::{AdminReply, AdminRequest};
+use crate::boot::Incarnation;
+use crate::catalog::Catalog;
+use crate::catalog::{PluginEntry, PluginRef, Policy, Revision, Settings};
+use crate::config::Config;
+use crate::config::Member;
+use crate::event::Record;
+use crate::event::{Effect, Effects, Event, Notice, ScanPage, WriteOp};
+use crate::id::{ActorId, ClientTicket, Millis, NodeId, PluginHash, RequestId};
+use crate::message::Message;
+use crate::plugin::{PluginAnswer, PluginCall, World};
+use crate::request::Outcome;
+use crate::request::{Basis, GetReply, Level, Operation, Request, Want, WriteReply};
+use crate::ring::{RingNode, VNODES_DEFAULT};
+use crate::version::Stamp;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub(crate) const UNION: PluginHash = PluginHash([1; 32]);
+pub(crate) const JOIN: PluginHash = PluginHash([2; 32]);
+
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) disks: Vec<BTreeMap<Bytes, Record>>,
+    /// (to, event) not yet delivered.
+    pub(crate) queue: VecDeque<(usize, Event)>,
+    pub(crate) cut: BTreeSet<(usize, usize)>,
+    pub(crate) now: Millis,
+    pub(crate) outcomes: BTreeMap<ClientTicket, Outcome>,
+    pub(crate) admin: Vec<AdminReply>,
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) plugin_works: bool,
+    pub(crate) next_ticket: u64,
+}
+
+pub(crate) fn plugin(hash: PluginHash, name: &str, world: World) -> PluginEntry {
+    PluginEntry {
+        hash,
+        name: name.into(),
+        version: "1".into(),
+        summary: String::new(),
+        world,
+        size_bytes: 1,
+        built_in: true,
+        removed: false,
+        revision: Revision { stamp: Stamp::default(), node: NodeId(0) },
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new(count: usize) -> Cluster {
+        let name = |i: usize| format!("n{i}");
+        let ring = |i: usize| RingNode {
+            id: NodeId::from_name(&name(i)),
+            zone: String::new(),
+            weight: 1.0,
+            vnodes: VNODES_DEFAULT,
+        };
+        let members: Vec<Member> = (0..count).map(|i| Member { name: name(i), ring: ring(i) }).collect();
+        let node = |i: usize| {
+            let mut config = Config::new(NodeId::from_name(&name(i)), members.clone(), b"secret".to_vec());
+            config.built_in =
+                vec![plugin(UNION, "union", World::Resolver), plugin(JOIN, "join", World::ReplicatedType)];
+            Node::new(
+                config,
+                Incarnation { actor: ActorId(100 + i as u64), issued: 0 },
+                Catalog::default(),
+                i as u64,
+            )
+        };
+        let mut cluster = Cluster {
+            nodes: (0..count).map(node).collect(),
+            disks: vec![BTreeMap::new(); count],
+            queue: VecDeque::new(),
+            cut: BTreeSet::new(),
+            now: Millis(1_000_000),
+            outcomes: BTreeMap::new(),
+            admin: Vec::new(),
+            notices: Vec::new(),
+            plugin_works: true,
+            next_ticket: 1,
+        };
+        for from in 0..count {
+            for to in (0..count).filter(|to| *to != from) {
+                let peer = NodeId::from_name(&name(from));
+                cluster.queue.push_back((to, Event::Link { peer, up: true }));
+            }
+        }
+        cluster.run();
+        cluster
+    }
+
+    pub(crate) fn index(&self, id: NodeId) -> usize {
+        self.nodes.iter().position(|node| node.config.node == id).unwrap()
+    }
+
+    /// Delivers everything that is under way.
+    pub(crate) fn run(&mut self) {
+        while let Some((to, event)) = self.queue.pop_front() {
+            let mut effects = Effects::new();
+            self.nodes[to].handle(self.now, event, &mut effects);
+            for effect in effects {
+                self.perform(to, effect);
+            }
+        }
+    }
+
+    pub(crate) fn perform(&mut self, at: usize, effect: Effect) {
+        match effect {
+            Effect::Reply { ticket, outcome } => assert!(self.outcomes.insert(ticket, outcome).is_none()),
+            Effect::AdminReply { reply, .. } => self.admin.push(reply),
+            Effect::Send { to, message } => {
+                let (to, from) = (self.index(to), self.nodes[at].config.node);
+                let message = Message::decode(message.encode()).expect("what a node sends decodes");
+                if !self.cut.contains(&(at, to)) {
+                    self.queue.push_back((to, Event::Message { from, message }));
+                }
+            }
+            Effect::Read { ticket, key } => {
+                let result = Ok(self.disks[at].get(&key).cloned());
+                self.queue.push_back((at, Event::ReadDone { ticket, result }));
+            }
+            Effect::Scan { ticket, from, to, records_max, bytes_max, heads_only } => {
+                let mut page = ScanPage::default();
+                let mut bytes = 0;
+                for (key, record) in self.disks[at].range(from..to) {
+                    if page.entries.len() >= records_max || bytes >= bytes_max {
+                        page.next = Some(key.clone());
+                        break;
+                    }
+                    let body = if heads_only { Bytes::new() } else { record.body.clone() };
+                    bytes += key.len() + record.head.len() + body.len();
+                    page.entries.push((key.clone(), Record { head: record.head.clone(), body }));
+                }
+                self.queue.push_back((at, Event::ScanDone { ticket, result: Ok(page) }));
+            }
+            Effect::Write { ticket, ops, .. } => {
+                for op in ops {
+                    match op {
+                        WriteOp::Put { key, record } => drop(self.disks[at].insert(key, record)),
+                        WriteOp::Merge { key, record } => {
+                            let older = self.disks[at].get(&key).cloned();
+                            let fragments: Vec<Record> =
+                                [Some(record), older].into_iter().flatten().collect();
+                            let folded = crate::fold::fold(&key, &fragments).unwrap();
+                            self.disks[at].insert(key, folded);
+                        }
+                        WriteOp::Remove { key } => drop(self.disks[at].remove(&key)),
+                    }
+                }
+                self.queue.push_back((at, Event::WritesDone { tickets: vec![ticket], result: Ok(()) }));
+            }
+            Effect::Plugin { ticket, call, .. } => {
+                let answer =
+                    if self.plugin_works { union(call) } else { PluginAnswer::Failed("out of order".into()) };
+                self.queue.push_back((at, Event::PluginDone { ticket, answer }));
+            }
+            Effect::LoadPlugin { .. } => {}
+            Effect::Notice(notice) => self.notices.push(notice),
+        }
+    }
+
+    pub(crate) fn pass(&mut self, millis: u64) {
+        self.now = self.now.after(millis);
+        (0..self.nodes.len()).for_each(|node| self.queue.push_back((node, Event::TimerFired)));
+        self.run();
+    }
+
+    pub(crate) fn keyspace(&mut self, name: &str, policy: Policy) {
+        self.keyspace_with(name, Settings::new(policy));
+    }
+
+    pub(crate) fn keyspace_with(&mut self, name: &str, settings: Settings) {
+        let request = AdminRequest::CreateKeyspace { name: name.into(), settings };
+        self.queue.push_back((0, Event::Admin { ticket: ClientTicket(0), request }));
+        self.run();
+        match self.admin.pop() {
+            Some(AdminReply::Keyspaces(views)) => assert!(views[0].waiting.is_empty(), "{views:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn ask(&mut self, node: usize, level: Level, operation: Operation) -> Outcome {
+        let ticket = ClientTicket(self.next_ticket);
+        self.next_ticket += 1;
+        let (keyspace, key) = ("k".to_owned(), Bytes::from_static(b"key"));
+        let request = Request { keyspace, key, level, timeout_ms: None, operation };
+        self.queue.push_back((node, Event::Client { ticket, request }));
+        self.run();
+        if !self.outcomes.contains_key(&ticket) {
+            self.pass(30);
+            self.pass(5_000);
+        }
+        self.outcomes.remove(&ticket).expect("every request is answered")
+    }
+
+    pub(crate) fn put(&mut self, node: usize, level: Level, value: &str, basis: Basis) -> Outcome {
+        let request_id = RequestId(u128::from(self.next_ticket).to_be_bytes());
+        self.put_as(node, level, value, basis, request_id)
+    }
+
+    pub(crate) fn put_as(
+        &mut self,
+        node: usize,
+        level: Level,
+        value: &str,
+        basis: Basis,
+        request_id: RequestId,
+    ) -> Outcome {
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        self.ask(node, level, Operation::Put { value, content_type: None, basis, request_id })
+    }
+
+    pub(crate) fn wrote(&mut self, node: usize, level: Level, value: &str, basis: Basis) -> WriteReply {
+        match self.put(node, level, value, basis) {
+            Outcome::Wrote(reply) => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn get(&mut self, node: usize, level: Level) -> GetReply {
+        match self.ask(node, level, Operation::Get { want: Want::Resolved }) {
+            Outcome::Got(reply) => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn isolate(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.cut.extend([(node, other), (other, node)]);
+        }
+    }
+}
+
+/// Words of all siblings or states, sorted, each once: a lawful union.
+pub(crate) fn union(call: PluginCall) -> PluginAnswer {
+    let values: Vec<Bytes> = match call {
+        PluginCall::Validate { value, .. } if value.is_empty() => {
+            return PluginAnswer::Rejected { kind: "malformed".into(), message: "no words".into() };
+        }
+        PluginCall::Validate { .. } => return PluginAnswer::Valid,
+        PluginCall::Resolve { siblings, .. } => {
+            siblings.into_iter().filter_map(|sibling| sibling.content).collect()
+        }
+        PluginCall::Merge { states, .. } => states,
+        PluginCall::Apply { state, op, .. } => state.into_iter().chain([op]).collect(),
+        PluginCall::Query { state, .. } => vec![state],
+    };
+    let words: BTreeSet<String> = values
+        .iter()
+        .flat_map(|value| String::from_utf8_lossy(value).split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    PluginAnswer::Value(Bytes::from(words.into_iter().collect::<Vec<_>>().join(" ")))
+}
+
+pub(crate) fn values(reply: &GetReply) -> Vec<String> {
+    let text = |value: &Bytes| String::from_utf8_lossy(value).into_owned();
+    reply.siblings.iter().filter_map(|sibling| sibling.content.as_ref().map(text)).collect()
+}
+
+pub(crate) fn named(name: &str) -> PluginRef {
+    PluginRef { name: name.into(), hash: PluginHash([0; 32]) }
+}
