@@ -1,25 +1,24 @@
-//! The stages of a read: a get, a query, an owner's look before it writes back.
+//! The first stages of a read (a get, a query, an owner's look before it writes back): its quorum.
 //!
 //! ```text
-//!   own copy ─▶ digests of R-1 others ─▶ enough ─▶ view ─▶ (plugin) ─▶ reply
-//!                 │ differs: whole state ─▶ joined      └▶ raw state to those that lag (R6)
+//!   own copy ─▶ digests of R-1 others ─▶ enough ─▶ shown (`show`)
+//!                 │ differs: whole state ─▶ joined  └▶ raw state to those that lag (R6)
 //!                 │ late: one more replica (hedge)
 //! ```
 //!
-//! In: a checked request, answers of replicas. Out: one outcome, and repairs off its path.
-//! Absent: what a reader is shown (`view`).
+//! In: a checked request, answers of replicas. Out: a joined state, and repairs off its path.
+//! Absent: what a reader is shown of it.
 
+use super::Admitted;
 use super::quorum::Tally;
-use super::view::{self, Shown, View};
-use super::{Admitted, key_info, put};
 use crate::event::{Effect, Effects, Notice, Record, StorageFailure};
 use crate::id::{Millis, NodeId, OpId};
 use crate::message::{Message, ReadAnswer};
 use crate::node::{Node, Origin, Purpose, Timer};
-use crate::plugin::{PluginAnswer, PluginCall};
-use crate::request::{GetReply, Outcome, Presence, Problem, QueryReply, Want};
+use crate::plugin::PluginAnswer;
+use crate::request::{Problem, Want};
 use crate::target::Target;
-use crate::version::{Context, Digest, KeyState, Kind, codec};
+use crate::version::{Digest, KeyState, Kind, codec};
 use bytes::Bytes;
 
 /// What a read is for.
@@ -38,8 +37,8 @@ pub(crate) struct Reading {
     pub(super) origin: Origin,
     pub(super) target: Target,
     pub(super) goal: Goal,
-    tally: Tally,
-    /// Replicas not asked yet, best first.
+    pub(super) tally: Tally,
+    /// Replicas not asked yet, best last.
     unasked: Vec<NodeId>,
     /// Digests of what each replica holds.
     answers: Vec<(NodeId, Digest)>,
@@ -47,10 +46,11 @@ pub(crate) struct Reading {
     own: Option<Digest>,
     deadline: Millis,
     hedge_at: Option<Millis>,
-    stage: Stage,
+    pub(super) stage: Stage,
 }
 
-enum Stage {
+/// How far a read has come.
+pub(super) enum Stage {
     Gathering,
     /// The plugin was asked to join a query's fragments first.
     Joining,
@@ -214,127 +214,7 @@ impl Node {
             self.clear_timer(at, Timer::Hedge(op));
         }
         self.repair(now, op, effects);
-        let Some(reading) = self.reading.get(&op) else { return };
-        let want = match reading.goal {
-            Goal::Get(want) => want,
-            Goal::Query(_) | Goal::WriteBack => Want::Resolved,
-        };
-        match view::view(&reading.target, &reading.merged, want) {
-            Shown::Now(view) => self.shown(now, op, view, effects),
-            Shown::Ask(call) => {
-                if matches!(reading.goal, Goal::Query(_)) {
-                    self.set_stage(op, Stage::Joining);
-                }
-                self.counters.views += 1;
-                self.ask_view(op, call, effects);
-            }
-        }
-    }
-
-    fn set_stage(&mut self, op: OpId, stage: Stage) {
-        if let Some(reading) = self.reading.get_mut(&op) {
-            reading.stage = stage;
-        }
-    }
-
-    fn ask_view(&mut self, op: OpId, call: PluginCall, effects: &mut Effects) {
-        let Some(plugin) =
-            self.reading.get(&op).and_then(|reading| reading.target.entry.settings.policy.plugin())
-        else {
-            return;
-        };
-        let plugin = plugin.hash;
-        let ticket = self.ticket(Purpose::View(op));
-        effects.push(Effect::Plugin { ticket, plugin, call });
-    }
-
-    /// The plugin has answered a read's question.
-    pub(crate) fn view_done(&mut self, now: Millis, op: OpId, answer: PluginAnswer, effects: &mut Effects) {
-        let Some(reading) = self.reading.get(&op) else { return };
-        let entry = reading.target.entry.clone();
-        if let PluginAnswer::Failed(reason) = &answer {
-            self.plugin_failed(&entry, reason.clone(), effects);
-        }
-        let Some(reading) = self.reading.get(&op) else { return };
-        match (&reading.goal, &reading.stage) {
-            (Goal::Query(_), Stage::Viewing) => {
-                let result = self.plugin_value(&entry, answer, effects);
-                self.queried(op, result, effects);
-            }
-            (Goal::Query(_), _) => match answer {
-                PluginAnswer::Value(state) => self.query(op, state, effects),
-                other => {
-                    let reason = view::reason(other);
-                    self.queried(op, Err(Problem::Unresolved { reason }), effects);
-                }
-            },
-            (Goal::WriteBack, _) => {
-                if let Some(reading) = self.finish(op) {
-                    self.store_resolution(now, reading, answer, effects);
-                }
-            }
-            (Goal::Get(_), _) => {
-                let view = view::answered(&entry, &reading.merged, answer);
-                self.shown(now, op, view, effects);
-            }
-        }
-    }
-
-    /// What is shown is known.
-    fn shown(&mut self, now: Millis, op: OpId, view: View, effects: &mut Effects) {
-        let Some(reading) = self.reading.get(&op) else { return };
-        match &reading.goal {
-            Goal::Get(_) => {
-                let Some(reading) = self.finish(op) else { return };
-                if put::distinct(&reading.merged) > 1 {
-                    self.conflict_seen(now, &reading.target, &reading.merged);
-                }
-                let View { presence, siblings, resolution } = view;
-                let context = self.context(&reading);
-                let reply = GetReply { presence, siblings, context, resolution, acks: reading.tally.acks() };
-                self.answer(reading.origin, Outcome::Got(reply), effects);
-            }
-            Goal::Query(_) => match view.siblings.into_iter().next().and_then(|sibling| sibling.content) {
-                Some(state) if view.presence == Presence::Found => self.query(op, state, effects),
-                _ => {
-                    let Some(reading) = self.finish(op) else { return };
-                    let context = self.context(&reading);
-                    let acks = reading.tally.acks();
-                    let reply = QueryReply { presence: view.presence, result: Bytes::new(), context, acks };
-                    self.answer(reading.origin, Outcome::Queried(reply), effects);
-                }
-            },
-            // Nothing to settle any more.
-            Goal::WriteBack => drop(self.finish(op)),
-        }
-    }
-
-    fn query(&mut self, op: OpId, state: Bytes, effects: &mut Effects) {
-        let Some(reading) = self.reading.get_mut(&op) else { return };
-        let Goal::Query(path) = &reading.goal else { return };
-        reading.stage = Stage::Viewing;
-        let call = PluginCall::Query { key: key_info(&reading.target), state, path: path.clone() };
-        self.ask_view(op, call, effects);
-    }
-
-    fn queried(&mut self, op: OpId, result: Result<Bytes, Problem>, effects: &mut Effects) {
-        let Some(reading) = self.finish(op) else { return };
-        match result {
-            Ok(result) => {
-                let context = self.context(&reading);
-                let acks = reading.tally.acks();
-                let reply = QueryReply { presence: Presence::Found, result, context, acks };
-                self.answer(reading.origin, Outcome::Queried(reply), effects);
-            }
-            Err(problem) => self.refuse(reading.origin, problem, effects),
-        }
-    }
-
-    /// Covers all that was seen, shown or not.
-    pub(super) fn context(&self, reading: &Reading) -> Bytes {
-        let stamp = (reading.merged.kind() == Kind::Lww).then(|| reading.merged.stamp());
-        let context = Context { seen: reading.merged.seen(), stamp };
-        self.sealer.seal(reading.target.entry.id, &reading.target.key, &context)
+        self.show(now, op, effects);
     }
 
     /// Sends the joined raw state to those that answered with less, and takes it in here.

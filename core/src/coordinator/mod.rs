@@ -14,6 +14,7 @@
 mod get;
 mod put;
 mod quorum;
+mod show;
 mod view;
 mod write_back;
 

@@ -1,0 +1,147 @@
+//! The last stages of a read: its view, with the plugin's help where there is a conflict, and the reply.
+//!
+//! ```text
+//!   joined state ─▶ view ─▶ (plugin) ─▶ reply
+//!                     └ a query ─▶ (plugin joins) ─▶ plugin projects ─▶ reply
+//! ```
+//!
+//! In: a read whose quorum is met, the plugin's answers. Out: its outcome. Absent: how the quorum
+//! was met (`get`), and what a view is made of (`view`).
+
+use super::get::{Goal, Reading, Stage};
+use super::view::{self, Shown, View};
+use super::{key_info, put};
+use crate::event::{Effect, Effects};
+use crate::id::{Millis, OpId};
+use crate::node::{Node, Purpose};
+use crate::plugin::{PluginAnswer, PluginCall};
+use crate::request::{GetReply, Outcome, Presence, Problem, QueryReply, Want};
+use crate::version::{Context, Kind};
+use bytes::Bytes;
+
+impl Node {
+    /// What was joined is shown, or the plugin is asked first.
+    pub(super) fn show(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(reading) = self.reading.get(&op) else { return };
+        let want = match reading.goal {
+            Goal::Get(want) => want,
+            Goal::Query(_) | Goal::WriteBack => Want::Resolved,
+        };
+        match view::view(&reading.target, &reading.merged, want) {
+            Shown::Now(view) => self.shown(now, op, view, effects),
+            Shown::Ask(call) => {
+                if matches!(reading.goal, Goal::Query(_)) {
+                    self.set_stage(op, Stage::Joining);
+                }
+                self.counters.views += 1;
+                self.ask_view(op, call, effects);
+            }
+        }
+    }
+
+    fn set_stage(&mut self, op: OpId, stage: Stage) {
+        if let Some(reading) = self.reading.get_mut(&op) {
+            reading.stage = stage;
+        }
+    }
+
+    fn ask_view(&mut self, op: OpId, call: PluginCall, effects: &mut Effects) {
+        let Some(plugin) =
+            self.reading.get(&op).and_then(|reading| reading.target.entry.settings.policy.plugin())
+        else {
+            return;
+        };
+        let plugin = plugin.hash;
+        let ticket = self.ticket(Purpose::View(op));
+        effects.push(Effect::Plugin { ticket, plugin, call });
+    }
+
+    /// The plugin has answered a read's question.
+    pub(crate) fn view_done(&mut self, now: Millis, op: OpId, answer: PluginAnswer, effects: &mut Effects) {
+        let Some(reading) = self.reading.get(&op) else { return };
+        let entry = reading.target.entry.clone();
+        if let PluginAnswer::Failed(reason) = &answer {
+            self.plugin_failed(&entry, reason.clone(), effects);
+        }
+        let Some(reading) = self.reading.get(&op) else { return };
+        match (&reading.goal, &reading.stage) {
+            (Goal::Query(_), Stage::Viewing) => {
+                let result = self.plugin_value(&entry, answer, effects);
+                self.queried(op, result, effects);
+            }
+            (Goal::Query(_), _) => match answer {
+                PluginAnswer::Value(state) => self.query(op, state, effects),
+                other => {
+                    let reason = view::reason(other);
+                    self.queried(op, Err(Problem::Unresolved { reason }), effects);
+                }
+            },
+            (Goal::WriteBack, _) => {
+                if let Some(reading) = self.finish(op) {
+                    self.store_resolution(now, reading, answer, effects);
+                }
+            }
+            (Goal::Get(_), _) => {
+                let view = view::answered(&entry, &reading.merged, answer);
+                self.shown(now, op, view, effects);
+            }
+        }
+    }
+
+    /// What is shown is known.
+    fn shown(&mut self, now: Millis, op: OpId, view: View, effects: &mut Effects) {
+        let Some(reading) = self.reading.get(&op) else { return };
+        match &reading.goal {
+            Goal::Get(_) => {
+                let Some(reading) = self.finish(op) else { return };
+                if put::distinct(&reading.merged) > 1 {
+                    self.conflict_seen(now, &reading.target, &reading.merged);
+                }
+                let View { presence, siblings, resolution } = view;
+                let context = self.context(&reading);
+                let reply = GetReply { presence, siblings, context, resolution, acks: reading.tally.acks() };
+                self.answer(reading.origin, Outcome::Got(reply), effects);
+            }
+            Goal::Query(_) => match view.siblings.into_iter().next().and_then(|sibling| sibling.content) {
+                Some(state) if view.presence == Presence::Found => self.query(op, state, effects),
+                _ => {
+                    let Some(reading) = self.finish(op) else { return };
+                    let context = self.context(&reading);
+                    let acks = reading.tally.acks();
+                    let reply = QueryReply { presence: view.presence, result: Bytes::new(), context, acks };
+                    self.answer(reading.origin, Outcome::Queried(reply), effects);
+                }
+            },
+            // Nothing to settle any more.
+            Goal::WriteBack => drop(self.finish(op)),
+        }
+    }
+
+    fn query(&mut self, op: OpId, state: Bytes, effects: &mut Effects) {
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        let Goal::Query(path) = &reading.goal else { return };
+        reading.stage = Stage::Viewing;
+        let call = PluginCall::Query { key: key_info(&reading.target), state, path: path.clone() };
+        self.ask_view(op, call, effects);
+    }
+
+    fn queried(&mut self, op: OpId, result: Result<Bytes, Problem>, effects: &mut Effects) {
+        let Some(reading) = self.finish(op) else { return };
+        match result {
+            Ok(result) => {
+                let context = self.context(&reading);
+                let acks = reading.tally.acks();
+                let reply = QueryReply { presence: Presence::Found, result, context, acks };
+                self.answer(reading.origin, Outcome::Queried(reply), effects);
+            }
+            Err(problem) => self.refuse(reading.origin, problem, effects),
+        }
+    }
+
+    /// Covers all that was seen, shown or not.
+    pub(super) fn context(&self, reading: &Reading) -> Bytes {
+        let stamp = (reading.merged.kind() == Kind::Lww).then(|| reading.merged.stamp());
+        let context = Context { seen: reading.merged.seen(), stamp };
+        self.sealer.seal(reading.target.entry.id, &reading.target.key, &context)
+    }
+}
