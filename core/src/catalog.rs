@@ -19,6 +19,8 @@ pub const PLUGIN_CONFIG_BYTES_MAX: usize = 64 << 10;
 pub const SIBLINGS_MAX_DEFAULT: u32 = 64;
 /// How long after the last client write an owner stores a resolution (R3).
 pub const WRITE_BACK_DELAY_MS_DEFAULT: u32 = 5_000;
+/// Longest life of a value that is to expire: a hundred years.
+pub const TTL_MS_MAX: u64 = 100 * 365 * 86_400_000;
 /// Most replicas of a key.
 pub const N_MAX: u32 = 32;
 const FORMAT: u8 = 1;
@@ -97,6 +99,8 @@ pub struct Settings {
     pub siblings_max: u32,
     /// None: resolutions are never stored, only shown.
     pub write_back_delay_ms: Option<u32>,
+    /// Values are gone so long after their put, unless the put says otherwise. None: never.
+    pub ttl_ms: Option<u64>,
 }
 
 impl Settings {
@@ -112,6 +116,7 @@ impl Settings {
             durability: Durability::Sync,
             siblings_max: SIBLINGS_MAX_DEFAULT,
             write_back_delay_ms: Some(WRITE_BACK_DELAY_MS_DEFAULT),
+            ttl_ms: None,
         }
     }
 
@@ -127,6 +132,18 @@ impl Settings {
         }
         if self.siblings_max == 0 {
             return Err(("siblings_max", "must be at least 1".into()));
+        }
+        match self.ttl_ms {
+            Some(_) if self.policy.kind() == Kind::Lattice => {
+                return Err((
+                    "ttl_ms",
+                    "a lattice's value is the join of many puts and does not expire".into(),
+                ));
+            }
+            Some(ttl_ms) if ttl_ms == 0 || ttl_ms > TTL_MS_MAX => {
+                return Err(("ttl_ms", format!("must be 1 to {TTL_MS_MAX}, is {ttl_ms}")));
+            }
+            _ => {}
         }
         if self.plugin_config.len() > PLUGIN_CONFIG_BYTES_MAX {
             let size = self.plugin_config.len();
@@ -326,6 +343,7 @@ fn put_keyspace(b: &mut BytesMut, entry: &KeyspaceEntry) {
         Durability::None => 2,
     });
     b.varint(settings.write_back_delay_ms.map_or(0, |delay| u64::from(delay) + 1));
+    b.varint(settings.ttl_ms.unwrap_or(0));
     b.varint(entry.epoch);
     put_revision(b, entry.revision);
 }
@@ -364,6 +382,7 @@ fn read_keyspace(r: &mut Reader) -> Result<KeyspaceEntry, Malformed> {
         0 => None,
         delay => Some(u32::try_from(delay - 1).map_err(|_| Malformed("write-back delay"))?),
     };
+    let ttl_ms = Some(r.varint("ttl")?).filter(|ttl| *ttl > 0);
     let [n, siblings_r, w, siblings_max] = numbers;
     let settings = Settings {
         n,
@@ -375,6 +394,7 @@ fn read_keyspace(r: &mut Reader) -> Result<KeyspaceEntry, Malformed> {
         durability,
         siblings_max,
         write_back_delay_ms,
+        ttl_ms,
     };
     settings.check().map_err(|_| Malformed("settings"))?;
     let id = KeyspaceEntry::id_of(&name);

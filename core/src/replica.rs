@@ -236,7 +236,7 @@ impl Node {
             self.join(storage_key, active, effects);
             return;
         }
-        self.write(storage_key, active, effects);
+        self.write(now, storage_key, active, effects);
         if active.writes > 0 || active.state.is_some() {
             self.schedule_write_back(now, active);
         }
@@ -290,7 +290,7 @@ impl Node {
         }
         let Some(dot) = self.mint() else { return };
         if let Some(KeyState::Causal(siblings)) = active.state.as_mut()
-            && siblings.len_distinct() > 1
+            && siblings.len_distinct(Millis(0)) > 1
             && let Some((_, version)) = siblings.values().last().cloned()
         {
             let seen = siblings.seen().clone();
@@ -385,8 +385,11 @@ impl Node {
     }
 
     /// Writes an active key's state if it changed, and sees to all that wait for it.
-    fn write(&mut self, storage_key: &Bytes, active: &mut ActiveKey, effects: &mut Effects) {
-        let Some(state) = &active.state else { return };
+    fn write(&mut self, now: Millis, storage_key: &Bytes, active: &mut ActiveKey, effects: &mut Effects) {
+        let Some(state) = &mut active.state else { return };
+        if active.dirty && state.drop_expired(now) {
+            active.record = None;
+        }
         let replicate = std::mem::take(&mut active.replicate);
         if active.dirty || !replicate.is_empty() {
             let record = active.record.get_or_insert_with(|| codec::record(state)).clone();

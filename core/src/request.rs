@@ -3,7 +3,7 @@
 //! In: typed requests from the gRPC shell (or from another node that forwarded them). Out: typed
 //! outcomes, each problem a decision for the caller. Absent: wire formats and gRPC codes.
 
-use crate::id::{Dot, NodeId, PluginHash, RequestId};
+use crate::id::{Dot, Millis, NodeId, PluginHash, RequestId};
 use bytes::Bytes;
 
 /// Longest key in bytes.
@@ -66,6 +66,8 @@ pub enum Operation {
         basis: Basis,
         /// Repeated with each retry.
         request_id: RequestId,
+        /// Gone after so long; 0: never; None: as the keyspace says. Not in lattice keyspaces.
+        ttl_ms: Option<u64>,
     },
     /// Delete what the client had seen.
     Delete {
@@ -178,6 +180,8 @@ pub struct SiblingView {
     pub content_type: Option<Bytes>,
     /// Set where it is a stored resolution.
     pub receipt: Option<crate::version::Receipt>,
+    /// When it will be gone, if it will; of byte-equal ones the last.
+    pub expires_at: Option<Millis>,
 }
 
 /// What became of a conflict.

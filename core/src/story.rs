@@ -213,7 +213,7 @@ impl Cluster {
         request_id: RequestId,
     ) -> Outcome {
         let value = Bytes::copy_from_slice(value.as_bytes());
-        self.ask(node, level, Operation::Put { value, content_type: None, basis, request_id })
+        self.ask(node, level, Operation::Put { value, content_type: None, basis, request_id, ttl_ms: None })
     }
 
     pub(crate) fn wrote(&mut self, node: usize, level: Level, value: &str, basis: Basis) -> WriteReply {

@@ -6,7 +6,7 @@
 //! dominate what they saw, bytes that come back. Absent: quorums and time.
 
 use bytes::Bytes;
-use merganser_core::id::{ActorId, Dot};
+use merganser_core::id::{ActorId, Dot, Millis};
 use merganser_core::version::{
     Content, DotSet, Fragments, KeyState, Kind, Register, Siblings, Stamp, Version, codec,
 };
@@ -45,7 +45,9 @@ struct History {
 fn version(dot: Dot, stamp: Stamp, tombstone: bool) -> Version {
     let value = Bytes::from(format!("{}", dot.counter % 5));
     let content = if tombstone { Content::Tombstone } else { Content::Value(value) };
-    Version { content, stamp, content_type: None, request_id: None, receipt: None }
+    // Some expire, and some replicas have let go of their bytes.
+    let expires_at = (!tombstone && dot.counter.is_multiple_of(3)).then_some(Millis(dot.counter));
+    Version { content, stamp, content_type: None, request_id: None, receipt: None, expires_at }
 }
 
 fn ids(value: &Bytes) -> BTreeSet<u8> {
@@ -91,6 +93,10 @@ fn history(kind: Kind, seed: u64) -> History {
                 let sent = history.states[dice.below(history.states.len() as u64) as usize].clone();
                 let reused = replicas[at].state.sync(&sent);
                 assert_eq!(reused, []);
+            }
+            // Bytes of what has expired are let go of.
+            9 if dice.below(2) == 0 => {
+                replicas[at].state.drop_expired(Millis(u64::MAX));
             }
             // A new incarnation, as after a crash.
             _ => {

@@ -130,7 +130,8 @@ fn of_version(version: &Version) -> String {
         }
         None => String::new(),
     };
-    format!("{content} at {}.{}{merged}", version.stamp.millis, version.stamp.logical)
+    let expires = version.expires_at.map_or_else(String::new, |at| format!("  expires at {}", at.0));
+    format!("{content} at {}.{}{expires}{merged}", version.stamp.millis, version.stamp.logical)
 }
 
 fn version_json(dot: &str, version: &Version) -> Value {
@@ -140,6 +141,7 @@ fn version_json(dot: &str, version: &Version) -> Value {
         "bytes": version.content.size_bytes(),
         "stamp": { "millis": version.stamp.millis, "logical": version.stamp.logical },
         "request_id": version.request_id.map(|request| hex(&request.0)),
+        "expires_at_ms": version.expires_at.map(|at| at.0),
         "receipt": version.receipt.as_ref().map(|receipt| json!({
             "merged_from": receipt.merged_from.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "plugin": receipt.plugin.to_string(),
@@ -174,7 +176,14 @@ mod tests {
         for (counter, content) in [(1, Content::Value("abc".into())), (2, Content::Tombstone)] {
             let dot = Dot { actor: ActorId(0xa), counter };
             let stamp = Stamp { millis: 5, logical: 0 };
-            let version = Version { content, stamp, content_type: None, request_id: None, receipt: None };
+            let version = Version {
+                content,
+                stamp,
+                content_type: None,
+                request_id: None,
+                receipt: None,
+                expires_at: None,
+            };
             siblings.write(&DotSet::new(), dot, version);
         }
         let described = describe(&entry(&KeyState::Causal(siblings), storage_key("carts", b"alice")));

@@ -20,6 +20,7 @@ use crate::request::{Problem, Want};
 use crate::target::Target;
 use crate::version::{Digest, KeyState, Kind, codec};
 use bytes::Bytes;
+use std::borrow::Cow;
 
 /// What a read is for.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +45,8 @@ pub(crate) struct Reading {
     answers: Vec<(NodeId, Digest)>,
     pub(super) merged: KeyState,
     own: Option<Digest>,
+    /// By this time it is judged what has expired.
+    pub(super) viewed_at: Millis,
     deadline: Millis,
     hedge_at: Option<Millis>,
     pub(super) stage: Stage,
@@ -56,6 +59,13 @@ pub(super) enum Stage {
     Joining,
     /// The plugin was asked for the view.
     Viewing,
+}
+
+impl Reading {
+    /// What it found, without what had expired when it was found.
+    pub(super) fn live(&self) -> Cow<'_, KeyState> {
+        self.merged.live_at(self.viewed_at)
+    }
 }
 
 impl Node {
@@ -84,6 +94,7 @@ impl Node {
             answers: Vec::with_capacity(needed as usize),
             merged: KeyState::empty(kind),
             own: None,
+            viewed_at: now,
             deadline,
             hedge_at: None,
             stage: Stage::Gathering,
@@ -210,6 +221,7 @@ impl Node {
     fn gathered(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
         let Some(reading) = self.reading.get_mut(&op) else { return };
         reading.stage = Stage::Viewing;
+        reading.viewed_at = now;
         if let Some(at) = reading.hedge_at.take() {
             self.clear_timer(at, Timer::Hedge(op));
         }

@@ -22,7 +22,7 @@ pub(crate) use get::Reading;
 pub(crate) use put::{Change, Step, Writing};
 pub(crate) use write_back::WriteBacks;
 
-use crate::catalog::KeyspaceEntry;
+use crate::catalog::{KeyspaceEntry, TTL_MS_MAX};
 use crate::event::{Effect, Effects};
 use crate::id::{Millis, NodeId, OpId};
 use crate::message::Message;
@@ -174,10 +174,14 @@ fn check(request: &Request) -> Result<(), Problem> {
     limit("key", request.key.len(), KEY_BYTES_MAX)?;
     match &request.operation {
         Operation::Get { .. } => {}
-        Operation::Put { value, content_type, basis, .. } => {
+        Operation::Put { value, content_type, basis, ttl_ms, .. } => {
             limit("value", value.len(), VALUE_BYTES_MAX)?;
             limit("content type", content_type.as_ref().map_or(0, Bytes::len), CONTENT_TYPE_BYTES_MAX)?;
             check_basis(basis)?;
+            if let Some(ttl_ms) = ttl_ms.filter(|ttl_ms| *ttl_ms > TTL_MS_MAX) {
+                let reason = format!("must be at most {TTL_MS_MAX}, is {ttl_ms}");
+                return Err(Problem::InvalidArgument { field: "ttl_ms", reason });
+            }
         }
         Operation::Delete { basis, .. } => check_basis(basis)?,
         Operation::Apply { op, .. } => limit("operation", op.len(), OPERATION_BYTES_MAX)?,
@@ -199,3 +203,6 @@ fn limit(what: &'static str, size: usize, limit: usize) -> Result<(), Problem> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod expiry_test;

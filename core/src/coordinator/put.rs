@@ -12,7 +12,7 @@
 //! outcome. Absent: how a replica stores.
 
 use super::quorum::Tally;
-use super::{Admitted, key_info, view};
+use super::{Admitted, key_info};
 use crate::catalog::{DeleteSemantics, Policy};
 use crate::event::{Effect, Effects, Notice, Record};
 use crate::id::{Dot, Millis, NodeId, OpId, RequestId};
@@ -26,7 +26,7 @@ use crate::ring::Token;
 use crate::target::Target;
 use crate::version::context::ACTORS_ALARM;
 use crate::version::{
-    Content, Context, DotSet, KeyState, Receipt, Register, Stamp, Version, codec, too_far_ahead,
+    Content, Context, DotSet, KeyState, Kind, Receipt, Register, Stamp, Version, codec, too_far_ahead,
 };
 use bytes::Bytes;
 
@@ -60,7 +60,7 @@ struct Minted {
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// A value.
-    Put { value: Bytes, content_type: Option<Bytes>, receipt: Option<Receipt> },
+    Put { value: Bytes, content_type: Option<Bytes>, receipt: Option<Receipt>, expires_at: Option<Millis> },
     /// A tombstone; with a receipt where a resolution says so.
     Delete { receipt: Option<Receipt> },
     /// A replicated type's operation.
@@ -92,8 +92,12 @@ impl Node {
     ) {
         let Admitted { origin, target, needed, deadline, primaries } = admitted;
         let (basis, request_id, change) = match operation {
-            Operation::Put { value, content_type, basis, request_id } => {
-                (basis, request_id, Change::Put { value, content_type, receipt: None })
+            Operation::Put { value, content_type, basis, request_id, ttl_ms } => {
+                let expires_at = match expiry(now, &target, ttl_ms) {
+                    Ok(expires_at) => expires_at,
+                    Err(problem) => return self.refuse(origin, problem, effects),
+                };
+                (basis, request_id, Change::Put { value, content_type, receipt: None, expires_at })
             }
             Operation::Delete { basis, request_id } => (basis, request_id, Change::Delete { receipt: None }),
             Operation::Apply { op, request_id } => (Basis::Unsaid, request_id, Change::Op(op)),
@@ -244,7 +248,7 @@ impl Node {
         let (request_id, context) = (writing.request_id, writing.context.clone());
         let Some(state) = active.state.as_mut() else { return Step::Done };
         if let Change::Again { dot, previous, stamp } = change {
-            return self.again(active, op, dot, previous, stamp, effects);
+            return self.again(now, active, op, dot, previous, stamp, effects);
         }
         let earlier = match (&*state, request_id) {
             (KeyState::Causal(siblings), Some(id)) if !self.mutant(Mutant::RetryGetsNewDot) => {
@@ -255,7 +259,7 @@ impl Node {
         if let Some((dot, version)) = earlier {
             let stamp = version.stamp;
             // Siblings are looked up by their dot, so the span need not be the exact one.
-            return self.again(active, op, dot, dot.counter - 1, stamp, effects);
+            return self.again(now, active, op, dot, dot.counter - 1, stamp, effects);
         }
         let known = state.seen();
         let seen = context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
@@ -263,7 +267,7 @@ impl Node {
         match state {
             KeyState::Causal(siblings) => {
                 let limit = active.target.entry.settings.siblings_max;
-                let count = siblings.len_distinct() as u32;
+                let count = siblings.len_distinct(now) as u32;
                 if context.is_none() && count >= limit {
                     let all = Context { seen: known, stamp: None };
                     let context = self.sealer.seal(active.target.entry.id, &active.target.key, &all);
@@ -281,7 +285,7 @@ impl Node {
                     seen.clone()
                 };
                 siblings.write(&superseded, dot, version);
-                let siblings_after = siblings.len_distinct() as u32;
+                let siblings_after = siblings.len_distinct(now) as u32;
                 if siblings.seen().actors() >= ACTORS_ALARM {
                     self.counters.large_contexts += 1;
                     effects.push(Effect::Notice(Notice::LargeContext {
@@ -379,8 +383,10 @@ impl Node {
     }
 
     /// A retry of a write that is there: the same dot, and its acknowledgements once more.
+    #[expect(clippy::too_many_arguments, reason = "a dot, its place and its write")]
     fn again(
         &mut self,
+        now: Millis,
         active: &mut ActiveKey,
         op: OpId,
         dot: Dot,
@@ -398,7 +404,7 @@ impl Node {
         }
         let mut seen = writing.context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
         seen.join(&DotSet::single(dot, previous));
-        let siblings = distinct(state) as u32;
+        let siblings = distinct(now, state) as u32;
         active.replicate.push(op);
         self.minted(op, Minted { dot, previous, stamp, seen, siblings });
         Step::Done
@@ -580,18 +586,30 @@ impl Node {
 }
 
 fn version_of(change: Change, stamp: Stamp, request_id: Option<RequestId>) -> Option<Version> {
-    let (content, content_type, receipt) = match change {
-        Change::Put { value, content_type, receipt } => (Content::Value(value), content_type, receipt),
-        Change::Delete { receipt } => (Content::Tombstone, None, receipt),
+    let (content, content_type, receipt, expires_at) = match change {
+        Change::Put { value, content_type, receipt, expires_at } => {
+            (Content::Value(value), content_type, receipt, expires_at)
+        }
+        Change::Delete { receipt } => (Content::Tombstone, None, receipt, None),
         Change::Op(_) | Change::Again { .. } => return None,
     };
-    Some(Version { content, stamp, content_type, request_id, receipt })
+    Some(Version { content, stamp, content_type, request_id, receipt, expires_at })
 }
 
-/// Live siblings as a plugin or client is shown them, for write-back.
-pub(crate) fn distinct(state: &KeyState) -> usize {
+/// When a put's value is to be gone, by this coordinator's clock.
+fn expiry(now: Millis, target: &Target, ttl_ms: Option<u64>) -> Result<Option<Millis>, Problem> {
+    let settings = &target.entry.settings;
+    if ttl_ms.is_some_and(|ttl_ms| ttl_ms > 0) && settings.policy.kind() == Kind::Lattice {
+        let reason = "a lattice's value is the join of many puts and does not expire".to_owned();
+        return Err(Problem::InvalidArgument { field: "ttl_ms", reason });
+    }
+    Ok(ttl_ms.or(settings.ttl_ms).filter(|ttl_ms| *ttl_ms > 0).map(|ttl_ms| now.after(ttl_ms)))
+}
+
+/// Siblings as a plugin or client is shown them at `now`, for write-back.
+pub(crate) fn distinct(now: Millis, state: &KeyState) -> usize {
     match state {
-        KeyState::Causal(siblings) => view::shown(siblings).len(),
+        KeyState::Causal(siblings) => siblings.len_distinct(now),
         _ => 1,
     }
 }

@@ -27,7 +27,7 @@ impl Node {
             Goal::Get(want) => want,
             Goal::Query(_) | Goal::WriteBack => Want::Resolved,
         };
-        match view::view(&reading.target, &reading.merged, want) {
+        match view::view(&reading.target, &reading.live(), want) {
             Shown::Now(view) => self.shown(now, op, view, effects),
             Shown::Ask(call) => {
                 if matches!(reading.goal, Goal::Query(_)) {
@@ -82,7 +82,7 @@ impl Node {
                 }
             }
             (Goal::Get(_), _) => {
-                let view = view::answered(&entry, &reading.merged, answer);
+                let view = view::answered(&entry, &reading.live(), answer);
                 self.shown(now, op, view, effects);
             }
         }
@@ -94,7 +94,7 @@ impl Node {
         match &reading.goal {
             Goal::Get(_) => {
                 let Some(reading) = self.finish(op) else { return };
-                if put::distinct(&reading.merged) > 1 {
+                if put::distinct(now, &reading.merged) > 1 {
                     self.conflict_seen(now, &reading.target, &reading.merged);
                 }
                 let View { presence, siblings, resolution } = view;

@@ -1,6 +1,6 @@
 //! What a reader is shown of a state (R1, R2, R7, R8). Pure.
 //!
-//! In: a keyspace's policy, a joined state, a plugin's answer. Out: what is shown, or the question
+//! In: a keyspace's policy, a joined state without what has expired, a plugin's answer. Out: what is shown, or the question
 //! to ask the plugin first. Nothing is stored. Absent: quorums and contexts.
 
 use super::key_info;
@@ -8,7 +8,7 @@ use crate::catalog::{DeleteSemantics, KeyspaceEntry, Policy};
 use crate::plugin::{PluginAnswer, PluginCall, PluginSibling};
 use crate::request::{Presence, Resolution, SiblingView, Want};
 use crate::target::Target;
-use crate::version::{Content, Fragments, KeyState, Register, Siblings, Stamp};
+use crate::version::{Content, Fragments, KeyState, Register, Siblings, Stamp, expiry};
 
 /// What is shown.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ pub(super) enum Shown {
 }
 
 /// Siblings as they are shown: in dot order, byte-equal ones once with all of their dots (R1).
-pub(super) fn shown(siblings: &Siblings) -> Vec<SiblingView> {
+fn shown(siblings: &Siblings) -> Vec<SiblingView> {
     let mut shown: Vec<SiblingView> = Vec::with_capacity(siblings.len());
     for (dot, version) in siblings.iter() {
         let content = version.content.value();
@@ -33,6 +33,11 @@ pub(super) fn shown(siblings: &Siblings) -> Vec<SiblingView> {
             Some(earlier) => {
                 earlier.dots.push(*dot);
                 earlier.stamp = earlier.stamp.max(version.stamp);
+                // Gone only once the last of them is.
+                earlier.expires_at = match (earlier.expires_at, version.expires_at) {
+                    (Some(one), Some(other)) => Some(one.max(other)),
+                    _ => None,
+                };
             }
             None => shown.push(SiblingView {
                 content: content.cloned(),
@@ -40,6 +45,7 @@ pub(super) fn shown(siblings: &Siblings) -> Vec<SiblingView> {
                 stamp: version.stamp,
                 content_type: version.content_type.clone(),
                 receipt: version.receipt.clone(),
+                expires_at: version.expires_at,
             }),
         }
     }
@@ -72,7 +78,14 @@ pub(super) fn answered(entry: &KeyspaceEntry, state: &KeyState, answer: PluginAn
             dots.sort_unstable();
             let stamp = candidates.iter().map(|sibling| sibling.stamp).max().unwrap_or_default();
             let content_type = candidates.first().and_then(|sibling| sibling.content_type.clone());
-            let merged = SiblingView { content: Some(value), dots, stamp, content_type, receipt: None };
+            let expires_at = match state {
+                KeyState::Causal(siblings) => {
+                    expiry::of_resolution(siblings.iter().map(|(_, version)| version))
+                }
+                _ => None,
+            };
+            let merged =
+                SiblingView { content: Some(value), dots, stamp, content_type, receipt: None, expires_at };
             View { presence: Presence::Found, siblings: vec![merged], resolution }
         }
         PluginAnswer::Delete => View { presence: Presence::Deleted, siblings: Vec::new(), resolution },
@@ -112,8 +125,9 @@ fn candidates(entry: &KeyspaceEntry, siblings: &Siblings) -> Vec<SiblingView> {
 fn causal(target: &Target, siblings: &Siblings, want: Want) -> Shown {
     let entry = &target.entry;
     if siblings.is_empty() {
-        // Seen something, and all of it is gone: never so for a stored state, harmless if it is.
-        return Shown::Now(nothing());
+        // Seen something, and none of it is live: all of it has expired.
+        let presence = if siblings.seen().is_empty() { Presence::NotFound } else { Presence::Deleted };
+        return Shown::Now(View { presence, ..nothing() });
     }
     let any_value = siblings.values().next().is_some();
     if want == Want::Siblings {
@@ -164,6 +178,7 @@ fn lww(register: &Register) -> View {
                 stamp: version.stamp,
                 content_type: version.content_type.clone(),
                 receipt: None,
+                expires_at: version.expires_at,
             };
             View { presence: Presence::Found, siblings: vec![winner], resolution: Resolution::NoneNeeded }
         }
@@ -178,6 +193,7 @@ fn operands(fragments: &Fragments) -> Vec<SiblingView> {
         stamp: Stamp::default(),
         content_type: None,
         receipt: None,
+        expires_at: None,
     };
     fragments.iter().map(operand).collect()
 }

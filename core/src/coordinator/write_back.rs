@@ -18,7 +18,7 @@ use crate::plugin::PluginAnswer;
 use crate::replica::ActiveKey;
 use crate::storage_key;
 use crate::target::Target;
-use crate::version::{Context, KeyState, Receipt};
+use crate::version::{Context, KeyState, Receipt, expiry};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,7 +114,8 @@ impl Node {
         answer: PluginAnswer,
         effects: &mut Effects,
     ) {
-        let KeyState::Causal(siblings) = &reading.merged else { return };
+        let live = reading.live();
+        let (KeyState::Causal(siblings), all) = (live.as_ref(), reading.merged.seen()) else { return };
         let target = reading.target.clone();
         let entry = target.entry.clone();
         let Some(plugin) = entry.settings.policy.plugin() else { return };
@@ -141,13 +142,14 @@ impl Node {
         let change = match answer {
             PluginAnswer::Value(value) => {
                 let content_type = siblings.iter().find_map(|(_, version)| version.content_type.clone());
-                Change::Put { value, content_type, receipt }
+                let expires_at = expiry::of_resolution(siblings.iter().map(|(_, version)| version));
+                Change::Put { value, content_type, receipt, expires_at }
             }
             PluginAnswer::Delete => Change::Delete { receipt },
             // A normal answer, or none: the siblings stay (R7).
             _ => return,
         };
-        let context = Context { seen: siblings.seen().clone(), stamp: None };
+        let context = Context { seen: all, stamp: None };
         self.begin_owner_write(now, target, context, change, effects);
     }
 

@@ -4,7 +4,7 @@
 //! protocol, which is gRPC's and the shell's.
 
 use super::*;
-use crate::id::NodeId;
+use crate::id::{Millis, NodeId};
 use crate::version::codec::{put_dot, put_receipt, put_stamp, read_dot, read_receipt};
 use crate::version::context::read_stamp;
 
@@ -25,12 +25,13 @@ pub(super) fn put_request(b: &mut BytesMut, request: &Request) {
             b.put_u8(1);
             b.put_u8(u8::from(*want == Want::Siblings));
         }
-        Operation::Put { value, content_type, basis, request_id } => {
+        Operation::Put { value, content_type, basis, request_id, ttl_ms } => {
             b.put_u8(2);
             b.bytes(value);
             put_optional(b, content_type.as_ref());
             put_basis(b, basis);
             b.put_slice(&request_id.0);
+            b.varint(ttl_ms.map_or(0, |ttl| ttl.saturating_add(1)));
         }
         Operation::Delete { basis, request_id } => {
             b.put_u8(3);
@@ -67,6 +68,7 @@ pub(super) fn read_request(r: &mut Reader) -> Result<Request, Malformed> {
             content_type: read_optional(r)?,
             basis: read_basis(r)?,
             request_id: RequestId(r.array("request id")?),
+            ttl_ms: r.varint("ttl")?.checked_sub(1),
         },
         3 => Operation::Delete { basis: read_basis(r)?, request_id: RequestId(r.array("request id")?) },
         4 => Operation::Apply { op: r.bytes("operation")?, request_id: RequestId(r.array("request id")?) },
@@ -215,6 +217,7 @@ fn put_sibling(b: &mut BytesMut, sibling: &SiblingView) {
     if let Some(receipt) = &sibling.receipt {
         put_receipt(b, receipt);
     }
+    b.varint(sibling.expires_at.map_or(0, |at| at.0.saturating_add(1)));
 }
 
 fn read_dots(r: &mut Reader) -> Result<Vec<crate::id::Dot>, Malformed> {
@@ -232,6 +235,7 @@ fn read_sibling(r: &mut Reader) -> Result<SiblingView, Malformed> {
             0 => None,
             _ => Some(read_receipt(r)?),
         },
+        expires_at: r.varint("expiry")?.checked_sub(1).map(Millis),
     })
 }
 
@@ -273,7 +277,7 @@ fn read_u32(r: &mut Reader, what: &'static str) -> Result<u32, Malformed> {
 
 /// Names that [`Problem::TooLarge`] and [`Problem::InvalidArgument`] use, so that they cross a
 /// link as they are.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "key",
     "value",
     "context",
@@ -285,6 +289,7 @@ const NAMES: [&str; 11] = [
     "result",
     "reply",
     "request",
+    "ttl_ms",
 ];
 
 fn put_name(b: &mut BytesMut, name: &str) {

@@ -98,6 +98,7 @@ fn one_request_id_for_two_keys_means_two_writes() {
             content_type: None,
             basis: Basis::Blind,
             request_id: id,
+            ttl_ms: None,
         },
     };
     let ticket = ClientTicket(1_000);

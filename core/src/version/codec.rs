@@ -6,6 +6,7 @@
 //!     lww      0 or 1 │ dot, version-head
 //!     lattice  epoch │ dots removed │ stamp │ count │ per fragment: claim, length, value digest
 //!   version-head  flags │ stamp │ length or "as sibling i" │ value digest │ type? │ request? │ receipt?
+//!                 │ expires at?
 //!   body  the values one after another
 //! ```
 //!
@@ -18,7 +19,7 @@ use super::{
     Content, Digest, DotSet, Fragment, Fragments, KeyState, Kind, Receipt, Register, Siblings, Stamp, Version,
 };
 use crate::event::Record;
-use crate::id::{ActorId, Dot, PluginHash, RequestId};
+use crate::id::{ActorId, Dot, Millis, PluginHash, RequestId};
 use crate::wire::{Malformed, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -32,6 +33,7 @@ const SHARED: u8 = 2;
 const TYPED: u8 = 4;
 const REQUESTED: u8 = 8;
 const RECEIPT: u8 = 16;
+const EXPIRES: u8 = 32;
 
 /// Bytes of a value's digest in the head: BLAKE3, cut. The scrub compares them (R10).
 const VALUE_DIGEST_BYTES: usize = 16;
@@ -161,7 +163,7 @@ pub fn digest(state: &KeyState) -> Digest {
             put_dots(&mut buffer, siblings.seen());
             for (dot, version) in siblings.iter() {
                 put_dot(&mut buffer, *dot);
-                buffer.put_u8(u8::from(version.content == Content::Tombstone));
+                put_causality(&mut buffer, version);
             }
         }
         KeyState::Lww(register) => {
@@ -169,7 +171,7 @@ pub fn digest(state: &KeyState) -> Digest {
             if let Some((dot, version)) = &register.winner {
                 put_dot(&mut buffer, *dot);
                 put_stamp(&mut buffer, version.stamp);
-                buffer.put_u8(u8::from(version.content == Content::Tombstone));
+                put_causality(&mut buffer, version);
             }
         }
         // Merged here and fragments there is equal: what was seen and what was removed decide.
@@ -185,6 +187,17 @@ pub fn digest(state: &KeyState) -> Digest {
     let mut digest = [0; 16];
     digest.copy_from_slice(&blake3::hash(&buffer).as_bytes()[..16]);
     Digest(digest)
+}
+
+/// A delete, a value, or one that expires, whether or not its bytes are still there.
+fn put_causality(buffer: &mut BytesMut, version: &Version) {
+    match version.expires_at {
+        Some(at) => {
+            buffer.put_u8(2);
+            buffer.varint(at.0);
+        }
+        None => buffer.put_u8(u8::from(version.content == Content::Tombstone)),
+    }
 }
 
 fn value_digest(value: &[u8]) -> [u8; VALUE_DIGEST_BYTES] {
@@ -228,6 +241,7 @@ fn put_version(
     flags |= if version.content_type.is_some() { TYPED } else { 0 };
     flags |= if version.request_id.is_some() { REQUESTED } else { 0 };
     flags |= if version.receipt.is_some() { RECEIPT } else { 0 };
+    flags |= if version.expires_at.is_some() { EXPIRES } else { 0 };
     head.put_u8(flags);
     put_stamp(head, version.stamp);
     match (&version.content, shared) {
@@ -248,6 +262,9 @@ fn put_version(
     if let Some(receipt) = &version.receipt {
         put_receipt(head, receipt);
     }
+    if let Some(at) = version.expires_at {
+        head.varint(at.0);
+    }
 }
 
 fn read_value(head: &mut Reader, body: &mut Reader) -> Result<Bytes, Malformed> {
@@ -263,7 +280,7 @@ fn read_version(
 ) -> Result<(Dot, Version), Malformed> {
     let dot = read_dot(head)?;
     let flags = head.u8("version flags")?;
-    if flags & !(TOMBSTONE | SHARED | TYPED | REQUESTED | RECEIPT) != 0 {
+    if flags & !(TOMBSTONE | SHARED | TYPED | REQUESTED | RECEIPT | EXPIRES) != 0 {
         return Err(Malformed("version flags"));
     }
     let stamp = read_stamp(head)?;
@@ -278,7 +295,8 @@ fn read_version(
     let content_type = if flags & TYPED != 0 { Some(head.bytes("content type")?) } else { None };
     let request_id = if flags & REQUESTED != 0 { Some(RequestId(head.array("request id")?)) } else { None };
     let receipt = if flags & RECEIPT != 0 { Some(read_receipt(head)?) } else { None };
-    Ok((dot, Version { content, stamp, content_type, request_id, receipt }))
+    let expires_at = if flags & EXPIRES != 0 { Some(Millis(head.varint("expiry")?)) } else { None };
+    Ok((dot, Version { content, stamp, content_type, request_id, receipt, expires_at }))
 }
 
 pub(crate) fn put_receipt(buffer: &mut BytesMut, receipt: &Receipt) {

@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod codec;
 pub mod context;
+pub mod expiry;
 pub mod fragments;
 pub mod register;
 pub mod siblings;

@@ -28,6 +28,10 @@ impl Register {
     pub fn sync(&mut self, other: &Register) {
         if other.order() > self.order() {
             self.winner.clone_from(&other.winner);
+        } else if other.order() == self.order()
+            && let (Some((_, mine)), Some((_, theirs))) = (&mut self.winner, &other.winner)
+        {
+            mine.take_bytes(theirs);
         }
     }
 

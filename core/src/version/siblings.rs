@@ -6,7 +6,7 @@
 //! siblings, and limits on how many there are.
 
 use super::{Content, DotSet, Version};
-use crate::id::{Dot, RequestId};
+use crate::id::{Dot, Millis, RequestId};
 
 /// What was seen, and the live versions by dot, each of them seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,10 +43,12 @@ impl Siblings {
         self.versions.is_empty()
     }
 
-    /// How many are shown once byte-equal ones count once (R1).
-    pub fn len_distinct(&self) -> usize {
+    /// How many are shown at `now`, once byte-equal ones count once (R1).
+    pub fn len_distinct(&self, now: Millis) -> usize {
+        let live = |version: &Version| !version.is_expired(now);
         let distinct = |(index, (_, version)): (usize, &(Dot, Version))| {
-            self.versions[..index].iter().all(|(_, earlier)| earlier.content != version.content)
+            let same = |earlier: &Version| live(earlier) && earlier.content == version.content;
+            live(version) && !self.versions[..index].iter().any(|(_, earlier)| same(earlier))
         };
         self.versions.iter().enumerate().filter(|entry| distinct(*entry)).count()
     }
@@ -76,10 +78,11 @@ impl Siblings {
     pub fn sync(&mut self, other: &Siblings) -> Vec<Dot> {
         let mut reused = Vec::new();
         if self.seen == other.seen && self.same_dots(other) {
-            for ((dot, mine), (_, theirs)) in self.versions.iter().zip(&other.versions) {
-                if mine.content != theirs.content {
+            for ((dot, mine), (_, theirs)) in self.versions.iter_mut().zip(&other.versions) {
+                if !mine.is_same_write(theirs) {
                     reused.push(*dot);
                 }
+                mine.take_bytes(theirs);
             }
             return reused;
         }
@@ -101,10 +104,11 @@ impl Siblings {
                     joined.extend(right.next().filter(|(dot, _)| !self.seen.contains(*dot)).cloned());
                 }
                 std::cmp::Ordering::Equal => {
-                    if let (Some(mine), Some(theirs)) = (left.next(), right.next()) {
-                        if mine.1.content != theirs.1.content {
+                    if let (Some(mut mine), Some(theirs)) = (left.next(), right.next()) {
+                        if !mine.1.is_same_write(&theirs.1) {
                             reused.push(mine.0);
                         }
+                        mine.1.take_bytes(&theirs.1);
                         joined.push(mine);
                     }
                 }
@@ -130,6 +134,20 @@ impl Siblings {
             }
         }
         self.versions = kept;
+    }
+
+    /// The same history with other versions of it live.
+    pub(super) fn with_versions(&self, versions: Vec<(Dot, Version)>) -> Siblings {
+        let siblings = Siblings { seen: self.seen.clone(), versions };
+        siblings.check();
+        siblings
+    }
+
+    /// See [`super::KeyState::drop_expired`].
+    pub(super) fn drop_expired(&mut self, now: Millis) -> bool {
+        let mut any = false;
+        self.versions.iter_mut().for_each(|(_, version)| any |= version.drop_bytes(now));
+        any
     }
 
     /// Live versions that are values.

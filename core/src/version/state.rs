@@ -4,7 +4,7 @@
 //! Absent: bytes on disk or wire (see `codec`).
 
 use super::{DotSet, Fragments, Register, Siblings, Stamp};
-use crate::id::{Dot, PluginHash, RequestId};
+use crate::id::{Dot, Millis, PluginHash, RequestId};
 use bytes::Bytes;
 
 /// Which kind of state a keyspace's keys hold; follows from its policy and never changes.
@@ -23,7 +23,7 @@ pub enum Kind {
 pub enum Content {
     /// Bytes of a client or a plugin.
     Value(Bytes),
-    /// A delete.
+    /// A delete; of an expired version also what is left once its bytes were let go of.
     Tombstone,
 }
 
@@ -68,6 +68,8 @@ pub struct Version {
     pub request_id: Option<RequestId>,
     /// Set where it is a stored resolution.
     pub receipt: Option<Receipt>,
+    /// Gone from this time on, by each reader's own clock (see `expiry`).
+    pub expires_at: Option<Millis>,
 }
 
 /// Equal for equal causality (R10): who has seen and holds what, not the bytes of values.

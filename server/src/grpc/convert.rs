@@ -58,6 +58,7 @@ pub(crate) fn put(put: v1::PutRequest, ids: &RequestIds) -> Result<Request, Prob
         request_id: ids.of(&put.request_id)?,
         content_type: (!put.content_type.is_empty()).then(|| Bytes::from(put.content_type)),
         value: put.value,
+        ttl_ms: None,
     };
     request(put.keyspace, put.key, put.write, "write", put.timeout_ms, operation)
 }

@@ -91,7 +91,7 @@ impl World {
         let operation = match plan.what {
             What::Get => Operation::Get { want: if plan.siblings { Want::Siblings } else { Want::Resolved } },
             What::Put(value, _) => {
-                Operation::Put { value, content_type: None, basis: plan.basis, request_id }
+                Operation::Put { value, content_type: None, basis: plan.basis, request_id, ttl_ms: None }
             }
             What::Delete => Operation::Delete { basis: plan.basis, request_id },
             What::Apply(amount) => Operation::Apply { op: super::plugins::add(amount), request_id },
