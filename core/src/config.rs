@@ -40,6 +40,8 @@ pub struct Config {
     pub catalog_period_ms: u64,
     /// Requests in flight beyond which new ones are shed.
     pub in_flight_max: usize,
+    /// What requests in flight may weigh together, in bytes: beyond, new ones are shed.
+    pub cost_in_flight_max: u64,
     /// A bug to run with, in a simulation that must find it.
     #[cfg(feature = "mutants")]
     pub mutant: Option<crate::mutant::Mutant>,
@@ -59,6 +61,7 @@ impl Config {
             hedge_ms: 20,
             catalog_period_ms: 1_000,
             in_flight_max: 20_000,
+            cost_in_flight_max: 256 << 20,
             #[cfg(feature = "mutants")]
             mutant: None,
         }

@@ -6,7 +6,7 @@
 use crate::boot::{Incarnation, identity_op};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::coordinator::{Forwarding, Reading, WriteBacks, Writing};
+use crate::coordinator::{Forwarding, Load, Reading, WriteBacks, Writing};
 use crate::event::{Durability, Effect, Effects, Event, Notice, ScanPage, StorageFailure, WriteOp};
 use crate::id::{ActorId, ClientTicket, Dot, Millis, NodeId, OpId, PluginHash, RequestId, Ticket};
 use crate::keyspaces::Keyspaces;
@@ -35,6 +35,7 @@ pub struct Node {
     forwarded_here: ForwardedHere,
     pub(crate) write_backs: WriteBacks,
     pub(crate) active: BTreeMap<Bytes, Box<ActiveKey>>,
+    pub(crate) load: Load,
     pub(crate) counters: Counters,
     rng: StdRng,
     identity: Identity,
@@ -105,12 +106,24 @@ pub(crate) enum Timer {
 /// Where an outcome goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A client of this node.
-    Client(ClientTicket),
+    /// A client of this node; what its request costs, once it was taken on.
+    Client { ticket: ClientTicket, cost: Option<u32> },
     /// A peer that forwarded its client's request.
-    Peer(NodeId, OpId),
+    Peer { node: NodeId, op: OpId, cost: Option<u32> },
     /// This node's own write-back (R3).
     Owner,
+}
+
+impl Origin {
+    /// Taken on: its answer makes room again.
+    pub(crate) fn costing(self, cost: u32) -> Origin {
+        let cost = Some(cost);
+        match self {
+            Origin::Client { ticket, .. } => Origin::Client { ticket, cost },
+            Origin::Peer { node, op, .. } => Origin::Peer { node, op, cost },
+            Origin::Owner => Origin::Owner,
+        }
+    }
 }
 
 /// Requests of the last minutes by their id, so that a retry finds its first try.
@@ -193,6 +206,7 @@ pub(crate) struct Counters {
     pub(crate) forwards: u64,
     pub(crate) uncertain: u64,
     pub(crate) refused: u64,
+    pub(crate) shed: u64,
     pub(crate) read_repairs: u64,
     pub(crate) hedges: u64,
     pub(crate) views: u64,
@@ -243,6 +257,7 @@ impl Node {
             forwarded_here: ForwardedHere::default(),
             write_backs: WriteBacks::default(),
             active: BTreeMap::new(),
+            load: Load::default(),
             counters: Counters::default(),
             rng,
             identity: Identity { now: incarnation, durable: true, held: Vec::new() },
@@ -264,7 +279,9 @@ impl Node {
     /// Takes in one event and says what to do.
     pub fn handle(&mut self, now: Millis, event: Event, effects: &mut Effects) {
         match event {
-            Event::Client { ticket, request } => self.begin(now, Origin::Client(ticket), request, effects),
+            Event::Client { ticket, request } => {
+                self.begin(now, Origin::Client { ticket, cost: None }, request, effects)
+            }
             Event::Admin { ticket, request } => self.admin(now, ticket, request, effects),
             Event::Message { from, message } => self.message(now, from, message, effects),
             Event::Link { peer, up } => {
@@ -335,7 +352,7 @@ impl Node {
             Message::Forward { op, request } => {
                 let is_first = self.forwarded_here.is_first(from, op);
                 if is_first || self.mutant(crate::mutant::Mutant::RepeatedForwardIsDone) {
-                    self.begin(now, Origin::Peer(from, op), request, effects);
+                    self.begin(now, Origin::Peer { node: from, op, cost: None }, request, effects);
                 }
             }
             Message::Forwarded { op, outcome } => self.forwarded(op, outcome, effects),
@@ -371,6 +388,10 @@ impl Node {
     /// The very last write of a clean shutdown; None while anything is under way.
     pub fn clean_marker(&self) -> Option<WriteOp> {
         let idle = self.active.is_empty() && self.writing.is_empty() && self.identity.durable;
+        assert!(
+            !idle || !self.reading.is_empty() || !self.forwarding.is_empty() || self.load.is_idle(),
+            "what was taken on was answered"
+        );
         idle.then(|| identity_op(self.identity.now, true))
     }
 
@@ -393,6 +414,8 @@ impl Node {
             ("forwards", "requests forwarded to a replica", c.forwards),
             ("writes_uncertain", "writes whose patience ended after a dot was issued", c.uncertain),
             ("requests_refused", "requests answered with an error before anything was stored", c.refused),
+            ("requests_shed_by_cost", "requests refused because too much was in flight", c.shed),
+            ("cost_in_flight_bytes", "what requests in flight weigh", self.load.cost()),
             ("read_repairs", "states sent to replicas that lagged", c.read_repairs),
             ("hedged_reads", "reads that asked one more replica", c.hedges),
             ("views", "conflicts shown to a plugin for a read", c.views),
@@ -458,12 +481,19 @@ impl Node {
         if matches!(outcome, Outcome::Failed(_)) {
             self.counters.refused += 1;
         }
-        match origin {
-            Origin::Client(ticket) => effects.push(Effect::Reply { ticket, outcome }),
-            Origin::Peer(to, op) => {
-                effects.push(Effect::Send { to, message: Message::Forwarded { op, outcome } })
+        let cost = match origin {
+            Origin::Client { ticket, cost } => {
+                effects.push(Effect::Reply { ticket, outcome });
+                cost
             }
-            Origin::Owner => {}
+            Origin::Peer { node: to, op, cost } => {
+                effects.push(Effect::Send { to, message: Message::Forwarded { op, outcome } });
+                cost
+            }
+            Origin::Owner => None,
+        };
+        if let Some(cost) = cost {
+            self.load.release(cost);
         }
     }
 

@@ -12,6 +12,7 @@
 //! answers of replicas. Out: outcomes. Absent: a node's own copy (`replica`).
 
 mod get;
+mod load;
 mod put;
 mod quorum;
 mod show;
@@ -19,6 +20,7 @@ mod view;
 mod write_back;
 
 pub(crate) use get::Reading;
+pub(crate) use load::Load;
 pub(crate) use put::{Change, Step, Writing};
 pub(crate) use write_back::WriteBacks;
 
@@ -64,9 +66,12 @@ impl Node {
         if let Err(problem) = check(&request) {
             return self.refuse(origin, problem, effects);
         }
-        if self.writing.len() + self.reading.len() + self.forwarding.len() >= self.config.in_flight_max {
-            return self.refuse(origin, Problem::Overloaded { retry_after_ms: RETRY_AFTER_MS }, effects);
+        let cost = load::cost(&request.operation);
+        if let Err(problem) = self.load.admit(now, cost, &self.config) {
+            self.counters.shed += 1;
+            return self.refuse(origin, problem, effects);
         }
+        let origin = origin.costing(cost);
         let Some(entry) = self.keyspaces.by_name(&request.keyspace) else {
             return self.refuse(origin, Problem::UnknownKeyspace { keyspace: request.keyspace }, effects);
         };
@@ -104,7 +109,7 @@ impl Node {
         effects: &mut Effects,
     ) {
         let to = primaries.iter().copied().find(|node| self.is_reachable(*node));
-        let (Origin::Client(_), Some(to)) = (origin, to) else {
+        let (Origin::Client { .. }, Some(to)) = (origin, to) else {
             // A peer's view of the ring is not ours: nothing is forwarded twice.
             return self.refuse(origin, Problem::NotEnoughReplicas { needed, reachable: 0 }, effects);
         };

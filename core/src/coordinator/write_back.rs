@@ -29,6 +29,8 @@ const DUE_MAX: usize = 10_000;
 /// A key that was looked at rests for its delay, and at least so long: where a resolution cannot be
 /// stored (a full disk, a majority out of reach), it is not tried again at once, and for ever.
 const REST_MS_MIN: u64 = 100;
+/// While clients have much under way, resolutions wait so long.
+const YIELD_MS: u64 = 50;
 /// Owner reads begun in one turn.
 const BATCH: usize = 32;
 
@@ -82,6 +84,9 @@ impl Node {
     /// Begins the reads of keys that are due.
     pub(crate) fn write_backs_due(&mut self, now: Millis, effects: &mut Effects) {
         self.write_backs.rests.retain(|_, until| *until > now);
+        if self.is_busy() {
+            return self.set_timer(now.after(YIELD_MS), Timer::WriteBack);
+        }
         for _ in 0..BATCH {
             let Some((at, storage_key)) = self.write_backs.order.first().cloned() else { return };
             if at > now {
