@@ -133,6 +133,7 @@ mod tests {
             content_type: None,
             basis: Basis::Blind,
             request_id: RequestId([0; 16]),
+            ttl_ms: None,
         };
         let get = Operation::Get { want: Want::Resolved };
         assert!(cost(&get) < cost(&put(0)));
