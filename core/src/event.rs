@@ -106,6 +106,8 @@ pub struct ScanPage {
     pub next: Option<Bytes>,
     /// Ranges (from, inclusive; to, exclusive) that are damaged: what is in them is not known.
     pub damaged: Vec<(Bytes, Bytes)>,
+    /// Counts damage as storage finds it; what [`Effect::Excise`] wants to know.
+    pub damage_seen: u64,
 }
 
 /// Why storage could not answer.
@@ -166,6 +168,18 @@ pub enum Effect {
         bytes_max: usize,
         /// Leave values where they are.
         heads_only: bool,
+    },
+    /// Give up what is damaged in a range, found up to `seen`, after every key of the range that another
+    /// replica holds was written anew (a Put each, and done) since the page that told `seen`. What was
+    /// given up goes on hiding anything older. Answered by nothing: where it fails, the range stays
+    /// damaged and is found again.
+    Excise {
+        /// The first storage key, inclusive.
+        from: Bytes,
+        /// The last, exclusive.
+        to: Bytes,
+        /// Of the page that was read before: later damage may hide what was written since.
+        seen: u64,
     },
     /// Write, all or nothing, in the order of the effects; answered by [`Event::WritesDone`].
     Write {

@@ -160,7 +160,7 @@ impl Cluster {
                     if self.plugin_works { union(call) } else { PluginAnswer::Failed("out of order".into()) };
                 self.queue.push_back((at, Event::PluginDone { ticket, answer }));
             }
-            Effect::LoadPlugin { .. } => {}
+            Effect::LoadPlugin { .. } | Effect::Excise { .. } => {}
             Effect::Notice(notice) => self.notices.push(notice),
         }
     }

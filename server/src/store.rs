@@ -4,7 +4,7 @@
 //!   driver ── submit ─────────▶ Db ── committed, from the log thread ──▶ one input for the driver
 //!   driver ── try_get, inline ─▶ Db
 //!   driver ── read, if that would wait ─▶ pool of threads ── get ─▶ Db ──▶ an input
-//!   driver ── scan ───────────▶ one thread ── page ─▶ Db ──▶ an input
+//!   driver ── scan, excise ───▶ one thread ── page ─▶ Db ──▶ an input
 //! ```
 //!
 //! In: core's writes and keys. Out: core's events. Absent: any knowledge of what a record holds;
@@ -16,8 +16,8 @@ use bytes::Bytes;
 use merganser_core::event::{self, StorageFailure};
 use merganser_core::id::Ticket;
 use merganser_storage::{
-    Background, CommitSink, Db, Durability, Error, Fold, FoldError, Lookup, Op, Options, PageRequest, Record,
-    Write,
+    Background, CommitSink, Db, Durability, Error, Fold, FoldError, KeySpan, Lookup, Op, Options, PageRequest,
+    Record, Write,
 };
 use parking_lot::Mutex;
 use std::sync::{Arc, mpsc};
@@ -107,7 +107,7 @@ pub(crate) fn to_core(record: Record) -> event::Record {
 
 fn page(page: merganser_storage::Page) -> event::ScanPage {
     let entries = page.entries.into_iter().map(|(key, record)| (key, to_core(record))).collect();
-    event::ScanPage { entries, next: page.next, damaged: page.damaged }
+    event::ScanPage { entries, next: page.next, damaged: page.damaged, damage_seen: page.damage_seen }
 }
 
 /// What a read without waiting found; None where it would have to wait.
@@ -120,12 +120,18 @@ pub(crate) fn try_get(db: &Db, key: &Bytes) -> Option<Result<Option<event::Recor
     }
 }
 
+/// What the thread for ranges does.
+enum ScanJob {
+    Page(Ticket, PageRequest),
+    Excise(KeySpan, u64),
+}
+
 /// Threads for reads that wait for the disk. Dropping it waits for them: each holds the database,
 /// whose directory must be free for the next start once this node has stopped.
 /// Scans have one thread of their own, so that no read waits for them.
 pub(crate) struct Readers {
     queue: Option<mpsc::SyncSender<(Ticket, Bytes)>>,
-    scans: Option<mpsc::SyncSender<(Ticket, PageRequest)>>,
+    scans: Option<mpsc::SyncSender<ScanJob>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -133,13 +139,22 @@ impl Readers {
     pub(crate) fn start(threads: u32, db: &Db, door: &Door) -> std::io::Result<Readers> {
         let (queue, waiting) = mpsc::sync_channel::<(Ticket, Bytes)>(READS_WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
-        let (scans, waiting_scans) = mpsc::sync_channel::<(Ticket, PageRequest)>(SCANS_WAITING_MAX);
+        let (scans, waiting_scans) = mpsc::sync_channel::<ScanJob>(SCANS_WAITING_MAX);
         let mut readers = Readers { queue: Some(queue), scans: Some(scans), threads: Vec::new() };
         let (scanned, scans_door) = (db.clone(), door.clone());
         let thread = std::thread::Builder::new().name("scan".into()).spawn(move || {
-            for (ticket, request) in waiting_scans {
-                let result = scanned.page(&request).map(page).map_err(|error| failure(&error));
-                scans_door.put(Input::ScanDone { ticket, result });
+            for job in waiting_scans {
+                match job {
+                    ScanJob::Page(ticket, request) => {
+                        let result = scanned.page(&request).map(page).map_err(|error| failure(&error));
+                        scans_door.put(Input::ScanDone { ticket, result });
+                    }
+                    ScanJob::Excise(keys, seen) => {
+                        if let Err(error) = scanned.excise(&keys, seen) {
+                            tracing::warn!(%error, "damage stays although it was repaired");
+                        }
+                    }
+                }
             }
         })?;
         readers.threads.push(thread);
@@ -161,7 +176,16 @@ impl Readers {
     /// False: too many wait already.
     #[must_use]
     pub(crate) fn scan(&self, ticket: Ticket, request: PageRequest) -> bool {
-        self.scans.as_ref().is_some_and(|scans| scans.try_send((ticket, request)).is_ok())
+        let job = ScanJob::Page(ticket, request);
+        self.scans.as_ref().is_some_and(|scans| scans.try_send(job).is_ok())
+    }
+
+    /// Gives up what is damaged; if too much waits, the damage is found and repaired once more.
+    pub(crate) fn excise(&self, keys: KeySpan, seen: u64) {
+        let sent = self.scans.as_ref().map(|scans| scans.try_send(ScanJob::Excise(keys, seen)));
+        if !matches!(sent, Some(Ok(()))) {
+            tracing::warn!("damage stays although it was repaired: too much waits for the disk");
+        }
     }
 
     /// False: too many wait already.

@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::key_span::KeySpan;
+
 /// Why an operation of the engine did not succeed.
 ///
 /// Unless a variant says otherwise, no state was changed.
@@ -31,6 +33,8 @@ pub enum Error {
         file: PathBuf,
         /// The system's own words.
         source: Arc<io::Error>,
+        /// The keys that were to be read, where that is known.
+        keys: Option<Box<KeySpan>>,
     },
     /// Stored bytes are not those that were written. Never retried, never "not found": ask a replica.
     #[error("corruption in {file} at offset {offset}: {what}")]
@@ -41,6 +45,8 @@ pub enum Error {
         offset: u64,
         /// What was expected.
         what: String,
+        /// The keys whose state is hidden, where that is known.
+        keys: Option<Box<KeySpan>>,
     },
     /// An earlier sync or log write failed, so what is durable is unknown. Stop the process and recover.
     #[error("the storage engine stopped after a failure: {cause}")]
@@ -89,12 +95,30 @@ pub enum Error {
 }
 
 impl Error {
+    /// The keys that could not be read; what is beside them can be. `None` when nothing can be said, and for
+    /// errors that stop everything.
+    pub fn hidden_keys(&self) -> Option<KeySpan> {
+        match self {
+            Error::Corruption { keys, .. } | Error::Io { keys, .. } => keys.as_deref().cloned(),
+            Error::Fold { key, .. } => Some(KeySpan::of_key(key)),
+            _ => None,
+        }
+    }
+
+    /// Says which keys an error hides, in place of what it said.
+    pub(crate) fn hiding(mut self, span: KeySpan) -> Error {
+        if let Error::Corruption { keys, .. } | Error::Io { keys, .. } = &mut self {
+            *keys = Some(Box::new(span));
+        }
+        self
+    }
+
     /// Wraps a failure of the file system, telling a full disk apart.
     pub(crate) fn io(op: &'static str, file: &Path, source: io::Error) -> Error {
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             return Error::NoSpace { file: file.to_owned() };
         }
-        Error::Io { op, file: file.to_owned(), source: Arc::new(source) }
+        Error::Io { op, file: file.to_owned(), source: Arc::new(source), keys: None }
     }
 
     /// A failed sync: what is durable is unknown from here on.
@@ -109,6 +133,6 @@ impl Error {
 
     /// Names damage at a place.
     pub(crate) fn corruption(file: &Path, offset: u64, what: impl Into<String>) -> Error {
-        Error::Corruption { file: file.to_owned(), offset, what: what.into() }
+        Error::Corruption { file: file.to_owned(), offset, what: what.into(), keys: None }
     }
 }

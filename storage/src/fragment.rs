@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::compress;
 use crate::error::Error;
+use crate::key_span::KeySpan;
 use crate::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX};
 use crate::record::{Fold, Record};
 use crate::table::{Table, ValueFrame};
@@ -86,7 +87,7 @@ impl Fragment {
         match &self.value {
             Value::Held(body) => body.load().ok_or_else(|| damaged_in_memory(key)),
             Value::At(table, frame) => {
-                table.read_value(frame)?.load().ok_or_else(|| table.damaged_value(frame))
+                table.read_value(key, frame)?.load().ok_or_else(|| table.damaged_value(key, frame))
             }
         }
     }
@@ -98,6 +99,7 @@ fn damaged_in_memory(key: &[u8]) -> Error {
         file: "(memory)".into(),
         offset: 0,
         what: format!("the body of key {} does not decompress", key.escape_ascii()),
+        keys: Some(Box::new(KeySpan::of_key(key))),
     }
 }
 
@@ -136,24 +138,31 @@ pub(crate) fn reduce(
         fragments[0].kind = whole_kind;
         return Ok(Reduced { fragments, fold_failed: false });
     }
-    let records = fragments[..parts]
-        .iter()
-        .map(|part| Ok(Record { head: part.head.clone(), body: part.load_body(key)? }))
-        .collect::<Result<Vec<_>, Error>>()?;
+    let mut records = Vec::with_capacity(parts);
+    for part in &fragments[..parts] {
+        match (part.load_body(key), &part.value) {
+            (Ok(body), _) => records.push(Record { head: part.head.clone(), body }),
+            // No block to set aside: the parts stay apart, and the reader of the key is told.
+            (Err(_), Value::Held(_)) => return Ok(unfolded(fragments, parts, bottom)),
+            (Err(error), Value::At(..)) => return Err(error),
+        }
+    }
     match fold.fold(key, &records) {
         // What is longer than the formats hold could be written but never read again.
         Ok(Record { head, body }) if head.len() <= HEAD_BYTES_MAX && body.len() <= BODY_BYTES_MAX => {
             let folded = Fragment { kind: whole_kind, head, value: Value::Held(pack(body)) };
             Ok(Reduced { fragments: vec![folded], fold_failed: false })
         }
-        Ok(_) | Err(_) => {
-            // The parts stay apart; what is known about "nothing older" stays too.
-            if bottom {
-                fragments.truncate(parts);
-            }
-            Ok(Reduced { fragments, fold_failed: true })
-        }
+        Ok(_) | Err(_) => Ok(unfolded(fragments, parts, bottom)),
     }
+}
+
+/// The parts stay apart; what is known about "nothing older" stays too.
+fn unfolded(mut fragments: Vec<Fragment>, parts: usize, bottom: bool) -> Reduced {
+    if bottom {
+        fragments.truncate(parts);
+    }
+    Reduced { fragments, fold_failed: true }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod error;
 mod fragment;
 pub mod fs;
 pub mod inspect;
+mod key_span;
 mod levels;
 pub mod limits;
 mod memtable;
@@ -27,8 +28,12 @@ mod record;
 mod table;
 mod wal;
 
-pub use db::{Db, KeyRange, Page, PageRequest, Recovery, Scan, ScanHeads, Step};
+pub use db::{
+    Db, KeyRange, Page, PageRequest, Recovery, Scan, ScanHeads, Step, VerifyCursor, VerifyProgress,
+};
 pub use error::Error;
+pub use key_span::KeySpan;
 pub use metrics::Metrics;
 pub use options::{Background, Options};
 pub use record::{CommitSink, Durability, Fold, FoldError, Lookup, NewestWins, NoSink, Op, Record, Write};
+pub use table::health::Damage;

@@ -27,6 +27,8 @@ macro_rules! counters {
             pub queue_bytes: u64,
             /// Bytes held by the block and value cache.
             pub cache_bytes: u64,
+            /// Blocks and values that are known to be damaged, and neither given up nor written anew.
+            pub damaged_pieces: u64,
             /// The last failure of background work that did not poison the database, empty if none.
             pub background_error: String,
         }
@@ -72,6 +74,12 @@ counters! {
     cache_hits,
     /// Blocks and values that were not, and had to be read from files.
     file_reads,
+    /// Bytes that the verifier has read.
+    verified_bytes,
+    /// Times that the verifier came to the end of all tables.
+    verify_passes,
+    /// Damaged pieces that were given up after their repair.
+    excised_pieces,
 }
 
 impl Counters {

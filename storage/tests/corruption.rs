@@ -161,9 +161,9 @@ fn a_file_from_the_future_is_named_as_such() {
     let (fs, _) = settled(true);
     let manifest =
         fs.files().into_iter().find(|(path, _)| path.to_string_lossy().contains("MANIFEST")).unwrap().0;
-    fs.flip_bit(&manifest, 8, 1).unwrap();
+    fs.flip_bit(&manifest, 8, 0).unwrap();
     let error = open(&fs).err().unwrap();
-    assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 1, .. }), "{error}");
+    assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 2, .. }), "{error}");
 }
 
 #[test]

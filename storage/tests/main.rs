@@ -4,6 +4,7 @@ mod basics;
 mod compatibility;
 mod corruption;
 mod crash;
+mod damage;
 mod faults;
 mod harness;
 mod inspection;

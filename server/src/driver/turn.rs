@@ -11,7 +11,7 @@ use merganser_core::event::{Effect, Event, Notice, StorageFailure};
 use merganser_core::id::{ClientTicket, Millis, NodeId, Ticket};
 use merganser_core::message::Message;
 use merganser_core::request::{Outcome, Problem};
-use merganser_storage::PageRequest;
+use merganser_storage::{KeySpan, PageRequest};
 use std::sync::Arc;
 
 /// Above this pressure of storage clients' writes are refused, to leave room for replication.
@@ -75,6 +75,7 @@ impl Driver {
                             again.push(Event::ScanDone { ticket, result });
                         }
                     }
+                    Effect::Excise { from, to, seen } => self.readers.excise(KeySpan { from, to }, seen),
                     Effect::Write { ticket, ops, durability } => {
                         self.metrics.effects_write.add(1);
                         self.under_way.writes.push(store::write(ticket, ops, durability));

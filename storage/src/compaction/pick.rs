@@ -1,7 +1,8 @@
 //! Decide: which runs to merge. Size-tiered: once `fanout` neighbours are of similar size, they become one.
 //!
 //! In: runs from newest to oldest. Out: a range of them, or nothing. Only neighbours in age are merged, so
-//! that a run stays a contiguous piece of history and "newer hides older" needs no sequence numbers on keys.
+//! that a run stays a contiguous piece of history and "newer hides older" needs no sequence numbers on keys. A run
+//! of which something was given up hides what is older, and is only merged together with all of that.
 //! Pure: no I/O, no state.
 
 use std::ops::Range;
@@ -10,8 +11,10 @@ use std::ops::Range;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) bytes: u64,
-    /// Being compacted already.
-    pub(crate) busy: bool,
+    /// Being compacted already, or damaged.
+    pub(crate) aside: bool,
+    /// Some of it was given up.
+    pub(crate) excised: bool,
 }
 
 /// The sizes that make runs similar.
@@ -24,10 +27,10 @@ pub(crate) struct Tiers {
 }
 
 impl Tiers {
-    fn of(&self, run: &Run) -> u32 {
+    fn of(&self, bytes: u64) -> u32 {
         let mut tier = 0;
         let mut limit = self.base_bytes.max(1);
-        while run.bytes > limit {
+        while bytes > limit {
             limit = limit.saturating_mul(self.fanout as u64);
             tier += 1;
         }
@@ -38,9 +41,46 @@ impl Tiers {
 /// The neighbours to merge next, newest first; the lowest tier that is full goes first.
 pub(crate) fn pick(runs: &[Run], tiers: Tiers) -> Option<Range<usize>> {
     assert!(tiers.fanout >= 2, "merging fewer than two runs makes no progress");
-    let tier_of: Vec<Option<u32>> = runs.iter().map(|run| (!run.busy).then(|| tiers.of(run))).collect();
+    let (free, fused_from) = free(runs);
+    // What was given up and all that is older count as one run.
+    let mut tier_of: Vec<Option<u32>> =
+        runs[..fused_from].iter().zip(&free).map(|(run, free)| free.then(|| tiers.of(run.bytes))).collect();
+    if fused_from < runs.len() {
+        tier_of.push(Some(tiers.of(runs[fused_from..].iter().map(|run| run.bytes).sum())));
+    }
     let highest = tier_of.iter().flatten().max().copied()?;
-    (0..=highest).find_map(|tier| window(&tier_of, tier, tiers.fanout))
+    let range = (0..=highest).find_map(|tier| window(&tier_of, tier, tiers.fanout))?;
+    Some(if range.end > fused_from { range.start..runs.len() } else { range })
+}
+
+/// One run to be written anew by itself, or with what must go with it; `None` if that has to wait.
+pub(crate) fn alone(runs: &[Run], at: usize) -> Option<Range<usize>> {
+    let (free, fused_from) = free(runs);
+    free[at].then(|| if at >= fused_from { fused_from..runs.len() } else { at..at + 1 })
+}
+
+/// The newest stretch that is not as small as it can be; `has_removes` tells of a run by its place.
+pub(crate) fn whole_stretch(runs: &[Run], has_removes: impl Fn(usize) -> bool) -> Option<Range<usize>> {
+    let (free, _) = free(runs);
+    let mut start = 0;
+    while start < runs.len() {
+        let len = free[start..].iter().take_while(|free| **free).count();
+        let range = start..start + len;
+        let is_bottom = range.end == runs.len();
+        if len > 1 || (len == 1 && is_bottom && (has_removes(start) || runs[start].excised)) {
+            return Some(range);
+        }
+        start = range.end.max(start + 1);
+    }
+    None
+}
+
+/// Which runs may be merged at all, and from where on the rest only goes as a whole.
+fn free(runs: &[Run]) -> (Vec<bool>, usize) {
+    let bottom = runs.iter().rposition(|run| run.aside).map_or(0, |at| at + 1);
+    let fused_from = (bottom..runs.len()).find(|at| runs[*at].excised).unwrap_or(runs.len());
+    let may = |(at, run): (usize, &Run)| !run.aside && (!run.excised || at >= bottom);
+    (runs.iter().enumerate().map(may).collect(), fused_from)
 }
 
 /// The oldest stretch of idle runs, none above `tier`, that begins and ends with that tier and holds at least
@@ -63,13 +103,19 @@ fn window(tier_of: &[Option<u32>], tier: u32, fanout: usize) -> Option<Range<usi
 mod tests {
     use super::*;
 
-    /// Sizes newest first, `x` after a size for busy; the base is 1, the fanout 4.
-    fn check(runs: &str, expected: Option<Range<usize>>) {
+    /// Sizes newest first, `x` after a size for what is set aside, `e` for what has something given up.
+    fn parse(runs: &str) -> Vec<Run> {
         let parse = |word: &str| Run {
-            bytes: word.trim_end_matches('x').parse().expect("a size"),
-            busy: word.ends_with('x'),
+            bytes: word.trim_end_matches(['x', 'e']).parse().expect("a size"),
+            aside: word.contains('x'),
+            excised: word.contains('e'),
         };
-        let runs: Vec<Run> = runs.split_whitespace().map(parse).collect();
+        runs.split_whitespace().map(parse).collect()
+    }
+
+    /// The base is 1, the fanout 4.
+    fn check(runs: &str, expected: Option<Range<usize>>) {
+        let runs = parse(runs);
         assert_eq!(pick(&runs, Tiers { base_bytes: 1, fanout: 4 }), expected, "{runs:?}");
     }
 
@@ -102,15 +148,53 @@ mod tests {
     }
 
     #[test]
+    fn what_was_given_up_is_merged_only_with_all_that_is_older() {
+        for (runs, expected) in [
+            // It and what is older count as one run of their sizes together.
+            ("1 1 1 1e", Some(0..4)),
+            ("4 4 4 1e 1 1 1", Some(0..7)),
+            ("1 1 1 1e 1 1 1", None),
+            ("1 1 1 1 1e 16", Some(0..4)),
+            // While something older is set aside, it is too.
+            ("1 1 1 1e 1x", None),
+            ("1 1 1 1 1e 1x 1 1 1 1", Some(6..10)),
+            ("1e 1x 1 1 1e 1", None),
+        ] {
+            check(runs, expected);
+        }
+        assert_eq!(alone(&parse("1 1 1"), 1), Some(1..2));
+        assert_eq!(alone(&parse("1 1e 1"), 1), Some(1..3));
+        assert_eq!(alone(&parse("1 1e 1x"), 1), None);
+    }
+
+    #[test]
+    fn everything_becomes_as_few_runs_as_what_is_set_aside_allows() {
+        for (runs, expected) in [
+            ("", None),
+            ("1", None),
+            ("1e", Some(0..1)),
+            ("1 1e 1", Some(0..3)),
+            ("1 1 1x 1 1", Some(0..2)),
+            ("1 1x 1 1", Some(2..4)),
+            ("1 1e 1 1x 1", None),
+            ("1 1x", None),
+        ] {
+            assert_eq!(whole_stretch(&parse(runs), |_| false), expected, "{runs}");
+        }
+        assert_eq!(whole_stretch(&parse("1x 1"), |_| true), Some(1..2));
+        assert_eq!(whole_stretch(&parse("1 1x"), |_| true), None, "removes still hide what is older");
+    }
+
+    #[test]
     fn a_thousand_flushes_leave_few_runs_and_rewrite_each_byte_few_times() {
         let mut runs: Vec<Run> = Vec::new();
         let mut rewritten = 0;
         for _ in 0..1000 {
-            runs.insert(0, Run { bytes: 1, busy: false });
+            runs.insert(0, Run { bytes: 1, aside: false, excised: false });
             while let Some(range) = pick(&runs, Tiers { base_bytes: 1, fanout: 4 }) {
                 let bytes = runs[range.clone()].iter().map(|run| run.bytes).sum();
                 rewritten += bytes;
-                runs.splice(range, [Run { bytes, busy: false }]);
+                runs.splice(range, [Run { bytes, aside: false, excised: false }]);
             }
             assert!(runs.len() <= 3 * 6, "{runs:?}");
         }

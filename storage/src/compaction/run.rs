@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::fragment::{Body, reduce};
 use crate::fs::Fs;
-use crate::merge::{Merged, Source};
+use crate::merge::{Found, Merged, Source};
 use crate::record::Fold;
 use crate::table::TableMeta;
 use crate::table::builder::{TableBuilder, TableOptions};
@@ -49,7 +49,12 @@ pub(crate) fn run(job: &Job<'_>, sources: Vec<Box<dyn Source>>) -> Result<Outcom
 fn merge(job: &Job<'_>, mut merged: Merged, started: &mut bool) -> Result<Outcome, Error> {
     let mut builder: Option<TableBuilder> = None;
     let mut folds_refused = 0;
-    while let Some((key, fragments)) = merged.next()? {
+    while let Some(found) = merged.next()? {
+        let (key, fragments) = match found {
+            Found::Group(group) => group,
+            // What could not be read must not be taken for nothing.
+            Found::Gap(gap) => return Err(gap.error),
+        };
         if (job.cancelled)() {
             return Err(Error::NotOpen);
         }

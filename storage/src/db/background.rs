@@ -2,8 +2,8 @@
 //!
 //! In: wake-ups when a memtable freezes or a table is installed. Out: calls of the work in `install`.
 //! Failures other than a failed sync leave everything as it was; they are remembered, slow the writers
-//! through the debt they leave, and are tried again. Damage found while compacting is not tried again: the
-//! runs stay, reads tell which file is damaged. Deliberately absent: the work itself.
+//! through the debt they leave, and are tried again. A table in which a compaction found damage is set aside; the
+//! others go on at once. Deliberately absent: the work itself.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -27,8 +27,6 @@ pub(super) struct Work {
     pub(super) busy: BTreeSet<u64>,
     /// Set after a failure until something changes, so that `step` comes to rest.
     stalled: bool,
-    /// Set after damage was found: merging would fail for ever.
-    pub(super) compaction_off: bool,
     last_error: String,
     /// Why the last attempt at a flush failed, until one succeeds.
     flush_failure: Option<Error>,
@@ -148,7 +146,6 @@ impl Inner {
         let mut work = self.background.work.lock();
         work.last_error = error.to_string();
         work.stalled = true;
-        work.compaction_off |= matches!(error, Error::Corruption { .. });
     }
 
     /// Flushes one memtable if there is one; failures are noted and end the attempt until something changes.
@@ -156,9 +153,16 @@ impl Inner {
         self.noted(Inner::try_flush_one)
     }
 
-    /// Runs one compaction if one is due.
+    /// Runs one compaction if one is due. One that came upon new damage counts: its table is set aside now, and
+    /// another choice may be due.
     pub(super) fn compact_one(&self) -> bool {
-        self.noted(Inner::try_compact_one)
+        let seen = self.damage_numbers.last();
+        let compacted = self.noted(Inner::try_compact_one);
+        let found = self.damage_numbers.last() > seen;
+        if found {
+            self.background.retry_failed_work();
+        }
+        compacted || found
     }
 
     fn noted(&self, work: fn(&Inner) -> Result<bool, Error>) -> bool {

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Inner;
-use super::background::LOOK_AGAIN;
+use super::background::{LOOK_AGAIN, Work};
 use super::commit::pack;
-use crate::compaction::pick::{Run, Tiers, pick};
+use super::shape::Shape;
+use crate::compaction::pick::{Run, Tiers, alone, pick, whole_stretch};
 use crate::compaction::run::{Job, run};
 use crate::error::Error;
 use crate::levels::Levels;
@@ -87,7 +88,12 @@ impl Inner {
     }
 
     /// Makes an edit durable. On failure the table that it would have added is taken away again.
-    fn record(&self, ledger: &mut Ledger, changes: &[Change], added: Option<&Table>) -> Result<(), Error> {
+    pub(super) fn record(
+        &self,
+        ledger: &mut Ledger,
+        changes: &[Change],
+        added: Option<&Table>,
+    ) -> Result<(), Error> {
         let mut levels = ledger.levels.clone();
         levels.apply(changes).expect("our own edits fit our own state");
         let appended = self.check_poison().and_then(|()| ledger.manifest.append(changes));
@@ -104,7 +110,7 @@ impl Inner {
         Ok(())
     }
 
-    fn after_install(&self) {
+    pub(super) fn after_install(&self) {
         let shape = self.shape();
         self.cache.reserve(shape.tables.iter().map(|table| table.resident_bytes()).sum());
         self.background.retry_failed_work();
@@ -127,20 +133,25 @@ impl Inner {
     /// Chooses runs and marks them, in one breath.
     fn claim_compaction(&self) -> Option<Vec<Arc<Table>>> {
         let mut work = self.background.work.lock();
-        if work.compaction_off {
-            return None;
-        }
         let shape = self.shape();
-        let as_run = |table: &Arc<Table>| Run {
-            bytes: table.meta().file_bytes,
-            busy: work.busy.contains(&table.meta().number),
-        };
-        let runs: Vec<Run> = shape.tables.iter().map(as_run).collect();
+        let runs = self.runs(&shape, &work);
         let fanout = self.options.tier_fanout.max(2);
-        let range = pick(&runs, Tiers { base_bytes: self.options.memtable_bytes as u64, fanout })?;
+        let tiers = Tiers { base_bytes: self.options.memtable_bytes as u64, fanout };
+        let frail = (0..runs.len()).filter(|at| shape.tables[*at].health().is_frail());
+        let anew = frail.into_iter().find_map(|at| alone(&runs, at));
+        let range = anew.or_else(|| pick(&runs, tiers))?;
         let inputs = shape.tables[range].to_vec();
         work.busy.extend(inputs.iter().map(|table| table.meta().number));
         Some(inputs)
+    }
+
+    fn runs(&self, shape: &Shape, work: &Work) -> Vec<Run> {
+        let as_run = |table: &Arc<Table>| Run {
+            bytes: table.meta().file_bytes,
+            aside: work.busy.contains(&table.meta().number) || table.health().is_damaged(),
+            excised: table.health().has_excised(),
+        };
+        shape.tables.iter().map(as_run).collect()
     }
 
     /// Merges neighbours that were claimed, and releases them.
@@ -165,8 +176,13 @@ impl Inner {
         let source = |table: &Arc<Table>| -> Box<dyn Source> {
             Box::new(TableSource::new(table.clone(), Bound::Unbounded, Bound::Unbounded))
         };
+        let sources = inputs.iter().map(source).collect();
+        if !bottom && inputs.iter().any(|table| table.health().has_excised()) {
+            // Given up since the choice: what it hides is only forgotten together with all that is older.
+            return Ok(());
+        }
         let level = if bottom { self.options.bottom_zstd_level } else { self.options.block_zstd_level };
-        let output = self.merge_into_table(inputs.iter().map(source).collect(), bottom, sequences, level)?;
+        let output = self.merge_into_table(sources, bottom, sequences, level)?;
         let mut changes: Vec<Change> =
             inputs.iter().map(|table| Change::RemoveTable(table.meta().number)).collect();
         changes.extend(output.iter().map(|table| Change::AddTable(Box::new(table.meta().clone()))));
@@ -219,7 +235,11 @@ impl Inner {
     /// Makes a finished table's name durable and opens it, which reads back what was written.
     fn adopt(&self, path: PathBuf, meta: TableMeta) -> Result<Arc<Table>, Error> {
         self.fs.sync_dir(&self.dir).map_err(|e| Error::failed_sync(&self.dir, e))?;
-        let opened = Table::open(self.fs.as_ref(), &path, meta);
+        let opened = Table::open(self.fs.as_ref(), &path, meta, &self.damage_numbers, Vec::new());
+        let opened = opened.and_then(|table| match table.lost() {
+            Some(error) => Err(error.clone()),
+            None => Ok(table),
+        });
         if opened.is_err() {
             self.discard(&path);
         }
@@ -246,22 +266,24 @@ impl Inner {
         loop {
             self.check_usable()?;
             let mut work = self.background.work.lock();
-            let shape = self.shape();
-            let done = match shape.tables.as_slice() {
-                [] => true,
-                [only] => only.meta().properties.removes == 0,
-                _ => false,
-            };
-            if done {
-                return Ok(());
-            }
             if !work.busy.is_empty() {
                 self.background.changed.wait_for(&mut work, LOOK_AGAIN);
                 continue;
             }
-            work.busy.extend(shape.tables.iter().map(|table| table.meta().number));
+            let shape = self.shape();
+            let has_removes = |at: usize| shape.tables[at].meta().properties.removes > 0;
+            let Some(range) = whole_stretch(&self.runs(&shape, &work), has_removes) else { return Ok(()) };
+            let inputs = shape.tables[range].to_vec();
+            work.busy.extend(inputs.iter().map(|table| table.meta().number));
             drop(work);
-            self.compact(shape.tables.clone()).inspect_err(|error| self.note_failure(error))?;
+            let seen = self.damage_numbers.last();
+            if let Err(error) = self.compact(inputs) {
+                self.note_failure(&error);
+                // What is damaged is set aside now.
+                if self.damage_numbers.last() == seen {
+                    return Err(error);
+                }
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ mod page;
 mod queue;
 mod read;
 mod recovery;
+mod repair;
 mod replay;
 mod scan;
 mod shape;
@@ -36,12 +37,15 @@ use parking_lot::{Mutex, RwLock};
 use crate::cache::Cache;
 use crate::error::Error;
 use crate::fs::{Fs, Lock};
+use crate::key_span::KeySpan;
 use crate::metrics::{Counters, Metrics};
 use crate::options::{Background, Options};
 use crate::record::{CommitSink, Durability, Fold, Lookup, Op, Record, Write};
+use crate::table::health::{Damage, DamageNumbers};
 
 pub use page::{Page, PageRequest};
 pub use recovery::Recovery;
+pub use repair::{VerifyCursor, VerifyProgress};
 pub use scan::{Scan, ScanHeads};
 
 use background::BackgroundState;
@@ -108,6 +112,7 @@ struct Inner {
     background: BackgroundState,
     ledger: Mutex<Ledger>,
     cache: Cache,
+    damage_numbers: Arc<DamageNumbers>,
     hash_seed: u64,
     next_file: AtomicU64,
     counters: Counters,
@@ -191,12 +196,42 @@ impl Db {
         ScanHeads::new(self.inner.clone(), range)
     }
 
+    /// What is known to be damaged: found by reads, scans, compactions or [`Db::verify_some`] since the open, and
+    /// neither given up nor written anew. Such tables are left out of compactions.
+    pub fn damaged(&self) -> Vec<Damage> {
+        self.inner.damaged()
+    }
+
+    /// The number of the damage that was found last; 0 before any.
+    pub fn damage_seen(&self) -> u64 {
+        self.inner.damage_numbers.last()
+    }
+
+    /// Gives up, durably, the damaged pieces of `keys` that were found up to the number `seen`, so that reads and
+    /// compactions go past them. Says how many pieces that were.
+    ///
+    /// What was given up could have hidden anything older, a state by a newer one or by a remove. So it goes on
+    /// hiding: of a key that the damaged table may have held, older fragments count no more.
+    ///
+    /// The caller first takes the number from [`Db::damage_seen`], then writes the complete state of every key
+    /// in `keys` anew, from other copies, with [`Op::Put`], durably; then it calls this with that number. Damage
+    /// that was found later could be in a newer table and hide what was written since: it is left for another round.
+    pub fn excise(&self, keys: &KeySpan, seen: u64) -> Result<usize, Error> {
+        self.inner.excise(keys, seen)
+    }
+
+    /// Reads about `budget_bytes` of tables on from a cursor, only to find damage, past the cache. To be called
+    /// again and again at whatever pace the caller likes, from a thread that may block.
+    pub fn verify_some(&self, cursor: VerifyCursor, budget_bytes: u64) -> Result<VerifyProgress, Error> {
+        self.inner.verify_some(cursor, budget_bytes)
+    }
+
     /// Makes everything committed so far part of a table, and waits for that.
     pub fn flush(&self) -> Result<(), Error> {
         self.inner.flush()
     }
 
-    /// Flushes and merges all tables into one, and waits for that.
+    /// Flushes and merges all tables into one, and waits for that. Damaged tables stay apart, and part others.
     pub fn compact_all(&self) -> Result<(), Error> {
         self.inner.compact_all()
     }
@@ -307,6 +342,7 @@ impl Inner {
         metrics.tables = shape.tables.len() as u64;
         metrics.table_bytes = shape.table_bytes();
         metrics.queue_bytes = self.queue.bytes() as u64;
+        metrics.damaged_pieces = shape.tables.iter().map(|table| table.health().damage().len() as u64).sum();
         metrics.background_error = self.background.last_error();
         self.cache.report(&mut metrics);
         metrics

@@ -33,8 +33,11 @@ pub struct Page {
     pub entries: Vec<(Bytes, Record)>,
     /// Where the next page begins; `None`: nothing is left.
     pub next: Option<Bytes>,
-    /// Half-open ranges whose records could not be read.
+    /// Half-open ranges in which records could not be read; what could be, also there, is among the entries.
     pub damaged: Vec<(Bytes, Bytes)>,
+    /// The number of the damage that was found last, this page's included: what [`Db::excise`] wants to know,
+    /// once the page's range was written anew.
+    pub damage_seen: u64,
 }
 
 impl Db {
@@ -50,6 +53,7 @@ impl Db {
         } else {
             page.fill(request, self.scan(range))?;
         }
+        page.damage_seen = self.damage_seen();
         Ok(page)
     }
 }
@@ -62,8 +66,9 @@ impl Page {
     ) -> Result<(), Error> {
         let mut bytes = 0;
         for item in items {
+            let full = self.entries.len() + self.damaged.len() >= request.records_max;
             match item {
-                Ok((key, _)) if self.entries.len() >= request.records_max || bytes >= request.bytes_max => {
+                Ok((key, _)) if full || bytes >= request.bytes_max => {
                     self.next = Some(key);
                     break;
                 }
@@ -71,23 +76,16 @@ impl Page {
                     bytes += key.len() + record.head.len() + record.body.len();
                     self.entries.push((key, record));
                 }
-                Err(Error::Corruption { .. }) => {
-                    // The walk is over: all behind the last key is unknown.
-                    let from = self.entries.last().map_or(request.from.clone(), |(key, _)| after(key));
-                    self.damaged.push((from, request.to.clone()));
-                    break;
-                }
-                Err(error) => return Err(error),
+                Err(error) => match error.hidden_keys() {
+                    Some(keys) if full && keys.from > request.from => {
+                        self.next = Some(keys.from);
+                        break;
+                    }
+                    Some(keys) => self.damaged.push((keys.from, keys.to)),
+                    None => return Err(error),
+                },
             }
         }
         Ok(())
     }
-}
-
-/// The least key above `key`.
-fn after(key: &Bytes) -> Bytes {
-    let mut next = Vec::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.push(0);
-    next.into()
 }

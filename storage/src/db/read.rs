@@ -81,7 +81,7 @@ impl Inner {
     fn body(&self, key: &[u8], part: &Fragment, patience: Patience) -> Result<Option<Bytes>, Error> {
         match &part.value {
             Value::Held(_) => part.load_body(key).map(Some),
-            Value::At(table, frame) => table.cached_value(frame, &self.cache, &self.counters, patience),
+            Value::At(table, frame) => table.cached_value(key, frame, &self.cache, &self.counters, patience),
         }
     }
 
@@ -108,6 +108,11 @@ impl Inner {
                 continue;
             }
             Counters::add(&self.counters.table_lookups, 1);
+            if table.health().is_excised(key) {
+                // What it held may have hidden the older fragments.
+                fragments.push(Fragment::remove());
+                break;
+            }
             match table.get(key, &self.cache, &self.counters, patience)? {
                 Some(mut found) => fragments.append(&mut found),
                 None => return Ok(None),

@@ -1,8 +1,8 @@
 //! Opening: which files count, and what they make together.
 //!
 //! In: a directory. Out: the state before the first write, and a report. Nothing that was only read is
-//! believed to be durable. Deliberately absent: the replay of logs (`replay`), and repair: damage below what
-//! was durable stops the open.
+//! believed to be durable. A table that cannot be read is set aside; damage in a manifest, or in a log below what
+//! was durable, stops the open. Deliberately absent: the replay of logs (`replay`), and repair.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +26,7 @@ use crate::metrics::Counters;
 use crate::names::{self, FileKind, file_kind};
 use crate::options::Options;
 use crate::record::{CommitSink, Fold};
+use crate::table::health::DamageNumbers;
 use crate::table::{Table, TableMeta};
 use crate::wal::format::HEADER_BYTES;
 use crate::wal::reader::frame_at;
@@ -82,9 +83,11 @@ pub(super) fn open(
         }
     };
     let newest_first = levels.newest_first().map_err(|what| Error::corruption(dir, 0, what))?;
+    let damage_numbers = Arc::new(DamageNumbers::default());
     let open_table = |meta: TableMeta| {
         let path = names::table(dir, meta.number);
-        Table::open(fs.as_ref(), &path, meta).map(Arc::new)
+        let excised = levels.excised.get(&meta.number).cloned().unwrap_or_default();
+        Table::open(fs.as_ref(), &path, meta, &damage_numbers, excised).map(Arc::new)
     };
     let tables = newest_first.into_iter().map(open_table).collect::<Result<Vec<_>, Error>>()?;
     recovery.tables = tables.len();
@@ -137,6 +140,7 @@ pub(super) fn open(
         ledger: Mutex::new(Ledger { manifest, levels, spare_logs }),
         background: BackgroundState::default(),
         cache,
+        damage_numbers,
         next_file,
         counters: Counters::default(),
         poison: OnceLock::new(),

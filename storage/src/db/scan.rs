@@ -1,6 +1,7 @@
 //! Ordered walks over a range.
 //!
-//! In: bounds. Out: an iterator of folded records, or of heads. Tables are pinned when the walk begins, so a
+//! In: bounds. Out: an iterator of folded records, or of heads, and of errors that say which keys could not be
+//! read; what is behind those follows. Tables are pinned when the walk begins, so a
 //! flush or compaction meanwhile takes nothing away. Deliberately absent: a snapshot in time of memtables
 //! (one record per key is kept there), and admission to the cache: a scan must not push out what is hot.
 
@@ -13,20 +14,20 @@ use super::read::{fold_heads_alone, fold_loaded};
 use super::{Inner, KeyRange};
 use crate::error::Error;
 use crate::fragment::{Fragment, Kind};
-use crate::merge::{MemtableSource, Merged, Source};
+use crate::merge::{Found, MemtableSource, Merged, Source};
 use crate::record::Record;
 use crate::table::source::TableSource;
 
-/// Walks keys with their folded records.
+/// Walks keys with their folded records. After an error with [`Error::hidden_keys`] the walk goes on behind those
+/// keys; keys among them are given too where their state is known all the same. Any other error ends the walk.
 pub struct Scan(Walk);
 
-/// Walks keys with their folded heads.
+/// Walks keys with their folded heads; on errors it does as [`Scan`].
 pub struct ScanHeads(Walk);
 
 struct Walk {
     inner: Arc<Inner>,
     merged: Merged,
-    /// After an error the walk is over: what follows could be incomplete.
     over: bool,
 }
 
@@ -51,17 +52,19 @@ impl Walk {
         make: impl Fn(&Inner, &[u8], Vec<Fragment>) -> Result<Option<T>, Error>,
     ) -> Option<Result<(Bytes, T), Error>> {
         while !self.over {
-            let made =
-                self.inner.check_usable().and_then(|()| self.merged.next()).and_then(|group| match group {
-                    Some((key, fragments)) => Ok(Some((make(&self.inner, &key, live(fragments))?, key))),
-                    None => Ok(None),
-                });
+            let made = self.inner.check_usable().and_then(|()| match self.merged.next()? {
+                Some(Found::Group((key, fragments))) => {
+                    Ok(Some((make(&self.inner, &key, live(fragments))?, key)))
+                }
+                Some(Found::Gap(gap)) => Err(gap.error),
+                None => Ok(None),
+            });
             match made {
                 Ok(Some((Some(item), key))) => return Some(Ok((key, item))),
                 Ok(Some((None, _))) => {}
                 Ok(None) => self.over = true,
                 Err(error) => {
-                    self.over = true;
+                    self.over = error.hidden_keys().is_none();
                     return Some(Err(error));
                 }
             }

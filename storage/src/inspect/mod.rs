@@ -18,7 +18,7 @@ use crate::levels::edit::{self, Change};
 use crate::levels::manifest;
 use crate::names::{self, FileKind, file_kind};
 use crate::table::format::VERSION as TABLE_VERSION;
-use crate::table::reader::{Patience, describe};
+use crate::table::reader::describe;
 use crate::table::{Table, TableMeta};
 use crate::wal::format::{HEADER_BYTES, HeaderDamage, LogHeader, VERSION as LOG_VERSION};
 use crate::wal::reader::{frame_at, later_headers};
@@ -34,7 +34,7 @@ fn damage(file: &Path, offset: u64, what: impl Into<String>) -> Damage {
 
 fn damage_of(file: &Path, error: &Error) -> Damage {
     match error {
-        Error::Corruption { file, offset, what } => damage(file, *offset, what.clone()),
+        Error::Corruption { file, offset, what, .. } => damage(file, *offset, what.clone()),
         other => damage(file, 0, other.to_string()),
     }
 }
@@ -166,7 +166,12 @@ fn open_alone(fs: &dyn Fs, path: &Path, file_bytes: u64, digest: [u8; 32]) -> Re
     let file = fs.open_read(path).map_err(|e| Error::io("open", path, e))?;
     let properties = describe(file.as_ref(), path, file_bytes)?.properties;
     let number = path.file_name().and_then(|name| file_kind(name.to_str()?)).map_or(0, |kind| kind.number());
-    Table::open(fs, path, TableMeta { number, file_bytes, digest, properties })
+    let meta = TableMeta { number, file_bytes, digest, properties };
+    let table = Table::open(fs, path, meta, &Arc::default(), Vec::new())?;
+    match table.lost() {
+        Some(error) => Err(error.clone()),
+        None => Ok(table),
+    }
 }
 
 fn walk_block(
@@ -175,16 +180,14 @@ fn walk_block(
     with_entries: bool,
     report: &mut TableReport,
 ) -> Result<(), Error> {
-    let handle = table.index().handle(at);
-    let stored = table.read(handle.offset, handle.len, Patience::Waits)?.expect("a patient read waits");
-    let block = table.decode(stored, handle)?;
+    let block = table.read_block(at)?;
     for group in 0..block.count() {
         let Some((key, fragments)) = block.group(group, table) else {
-            return Err(table.damaged(handle.offset, "a group of fragments that does not decode"));
+            return Err(table.undecodable(at));
         };
         for fragment in &fragments {
             if let Value::At(table, frame) = &fragment.value
-                && let Err(error) = table.read_value(frame)
+                && let Err(error) = table.read_value(&key, frame)
             {
                 report.damage.push(damage_of(table.path(), &error));
             }
@@ -249,6 +252,10 @@ fn in_words(change: &Change) -> String {
         ),
         Change::RemoveTable(number) => format!("remove table {number}"),
         Change::LogFloor(number) => format!("logs from {number} on are needed"),
+        Change::Excise { table, keys } => {
+            let (from, to) = (keys.from.escape_ascii(), keys.to.escape_ascii());
+            format!("keys of table {table} from {from} to {to} are given up")
+        }
         Change::SequenceFlushed(sequence) => format!("in tables up to sequence {sequence}"),
     }
 }

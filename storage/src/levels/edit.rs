@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use crate::encoding::{Reader, put_slice, put_varint};
+use crate::key_span::KeySpan;
 use crate::table::TableMeta;
 use crate::table::format::Properties;
 
@@ -17,6 +18,11 @@ pub(crate) enum Change {
     RemoveTable(u64),
     LogFloor(u64),
     SequenceFlushed(u64),
+    /// What a table holds of some keys is given up, and hides what is older.
+    Excise {
+        table: u64,
+        keys: KeySpan,
+    },
 }
 
 const TAG_HASH_SEED: u64 = 1;
@@ -24,6 +30,7 @@ const TAG_ADD_TABLE: u64 = 2;
 const TAG_REMOVE_TABLE: u64 = 3;
 const TAG_LOG_FLOOR: u64 = 4;
 const TAG_SEQUENCE_FLUSHED: u64 = 5;
+const TAG_EXCISE: u64 = 6;
 
 pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -34,6 +41,7 @@ pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
             Change::RemoveTable(number) => (TAG_REMOVE_TABLE, number.to_le_bytes().to_vec()),
             Change::LogFloor(number) => (TAG_LOG_FLOOR, number.to_le_bytes().to_vec()),
             Change::SequenceFlushed(sequence) => (TAG_SEQUENCE_FLUSHED, sequence.to_le_bytes().to_vec()),
+            Change::Excise { table, keys } => (TAG_EXCISE, encode_excision(*table, keys)),
         };
         put_varint(&mut out, tag);
         put_slice(&mut out, &value);
@@ -55,6 +63,7 @@ pub(crate) fn decode(bytes: &Bytes) -> Option<Vec<Change>> {
             TAG_REMOVE_TABLE => Change::RemoveTable(number()?),
             TAG_LOG_FLOOR => Change::LogFloor(number()?),
             TAG_SEQUENCE_FLUSHED => Change::SequenceFlushed(number()?),
+            TAG_EXCISE => decode_excision(&value)?,
             _ => return None,
         });
     }
@@ -78,6 +87,20 @@ fn decode_table(value: &Bytes) -> Option<TableMeta> {
     Some(TableMeta { number, file_bytes, digest, properties })
 }
 
+fn encode_excision(table: u64, keys: &KeySpan) -> Vec<u8> {
+    let mut out = table.to_le_bytes().to_vec();
+    put_slice(&mut out, &keys.from);
+    put_slice(&mut out, &keys.to);
+    out
+}
+
+fn decode_excision(value: &Bytes) -> Option<Change> {
+    let mut reader = Reader::new(value);
+    let table = reader.u64()?;
+    let (from, to) = (value.slice_ref(reader.slice()?), value.slice_ref(reader.slice()?));
+    (reader.remaining() == 0 && from < to).then_some(Change::Excise { table, keys: KeySpan { from, to } })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +116,7 @@ mod tests {
             Change::RemoveTable(3),
             Change::LogFloor(5),
             Change::SequenceFlushed(6),
+            Change::Excise { table: 4, keys: KeySpan { from: Bytes::from("b"), to: Bytes::from("ba") } },
         ];
         let mut bytes = encode(&changes);
         assert_eq!(decode(&bytes.clone().into()), Some(changes));

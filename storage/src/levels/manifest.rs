@@ -20,7 +20,8 @@ use crate::fs::{File, Fs, read_exact_at};
 use crate::names;
 
 pub(crate) const MAGIC: [u8; 8] = *b"MRGN-MAN";
-pub(crate) const VERSION: u32 = 1;
+/// Version 2 added excisions.
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const HEADER_BYTES: u64 = 24;
 const FRAME_MAGIC: u32 = 0x4d52_4745;
 const FRAME_HEADER_BYTES: usize = 16;
@@ -68,7 +69,7 @@ pub(crate) fn check_header(bytes: &[u8], number: u64, path: &Path) -> Result<(),
         return Err(Error::corruption(path, 0, "not a manifest, or another one's"));
     }
     match u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes")) {
-        VERSION => Ok(()),
+        1..=VERSION => Ok(()),
         found => Err(Error::UnsupportedVersion { file: path.to_owned(), found, supported: VERSION }),
     }
 }

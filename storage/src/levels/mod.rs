@@ -9,6 +9,7 @@ pub(crate) mod manifest;
 
 use std::collections::BTreeMap;
 
+use crate::key_span::{self, KeySpan};
 use crate::table::TableMeta;
 use edit::Change;
 
@@ -22,6 +23,8 @@ pub(crate) struct Levels {
     pub(crate) log_floor: u64,
     /// Sequence of the last write that is in tables.
     pub(crate) sequence_flushed: u64,
+    /// What was given up, by table; in order and apart.
+    pub(crate) excised: BTreeMap<u64, Vec<KeySpan>>,
 }
 
 impl Levels {
@@ -33,6 +36,9 @@ impl Levels {
             Change::SequenceFlushed(self.sequence_flushed),
         ];
         changes.extend(self.tables.values().cloned().map(|meta| Change::AddTable(Box::new(meta))));
+        for (table, spans) in &self.excised {
+            changes.extend(spans.iter().map(|keys| Change::Excise { table: *table, keys: keys.clone() }));
+        }
         changes
     }
 
@@ -55,6 +61,13 @@ impl Levels {
                     if self.tables.remove(number).is_none() {
                         return Err(format!("table {number} is removed but was never added"));
                     }
+                    self.excised.remove(number);
+                }
+                Change::Excise { table, .. } if !self.tables.contains_key(table) => {
+                    return Err(format!("keys of table {table} are given up but it was never added"));
+                }
+                Change::Excise { table, keys } => {
+                    key_span::add(self.excised.entry(*table).or_default(), keys.clone());
                 }
             }
         }

@@ -120,6 +120,11 @@ impl Block {
         Some((low, false))
     }
 
+    /// The key of a group. `None` on damage.
+    pub(crate) fn key(&self, at: usize) -> Option<&[u8]> {
+        self.groups.key(at)
+    }
+
     /// A group, sharing the block's bytes. `None` on damage.
     pub(crate) fn group(&self, at: usize, table: &Arc<Table>) -> Option<(Bytes, Vec<Fragment>)> {
         let mut reader = Reader::new(self.groups.entry(at));

@@ -83,7 +83,8 @@ impl TableBuilder {
         assert!(!fragments.is_empty(), "a key without fragments does not exist");
         assert!(self.properties.keys == 0 || self.properties.last_key < key, "keys come in order");
         // Frames first: a block is closed only between keys.
-        let frames = fragments.iter().map(|part| self.put_large(part)).collect::<Result<Vec<_>, Error>>()?;
+        let frames =
+            fragments.iter().map(|part| self.put_large(key, part)).collect::<Result<Vec<_>, Error>>()?;
         if self.block.is_empty() {
             // The first block begins below everything.
             self.separator = match self.properties.keys {
@@ -115,7 +116,7 @@ impl TableBuilder {
 
     /// Puts a large body into the file, as it was stored before; `None` for a small one. An empty body has no
     /// place of its own, whatever the threshold.
-    fn put_large(&mut self, part: &Fragment) -> Result<Option<ValueFrame>, Error> {
+    fn put_large(&mut self, key: &[u8], part: &Fragment) -> Result<Option<ValueFrame>, Error> {
         let (stored, frame) = match &part.value {
             Value::Held(body) if body.raw_len as usize >= self.options.large_value_bytes.max(1) => {
                 let len = body.stored.len() as u32;
@@ -124,7 +125,7 @@ impl TableBuilder {
                 (body.stored.clone(), frame)
             }
             Value::Held(_) => return Ok(None),
-            Value::At(table, frame) => (table.read_value(frame)?.stored, *frame),
+            Value::At(table, frame) => (table.read_value(key, frame)?.stored, *frame),
         };
         let offset = self.out.position();
         self.out.put(&stored)?;

@@ -129,6 +129,17 @@ impl Index {
         self.decode(at).expect("checked when parsed")
     }
 
+    /// The key at or above which a block's keys are; empty for the first block.
+    pub(crate) fn separator(&self, at: usize) -> &[u8] {
+        self.entries.key(at).expect("checked when parsed")
+    }
+
+    /// An index of nothing, for a table that cannot be read.
+    pub(crate) fn empty() -> Index {
+        let entries = put_starts(Vec::new(), &[]);
+        Index { entries: Positions::parse(entries.into()).expect("no entries are in order") }
+    }
+
     /// The only block that can hold a key; `None` when all keys are above it.
     pub(crate) fn block_for(&self, key: &[u8]) -> Option<usize> {
         let (mut low, mut high) = (0, self.len());

@@ -19,7 +19,7 @@ use merganser_core::message::{Message, ReadAnswer};
 use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
 use merganser_core::version::codec;
 use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind};
-use merganser_storage::{Error, PageRequest, Step, Write};
+use merganser_storage::{Error, KeySpan, PageRequest, Step, Write};
 
 /// Commits and plugin calls that take up to ten times as long.
 const STRAGGLERS_PERMILLE: u64 = 80;
@@ -69,6 +69,7 @@ impl World {
                     let boot = self.machines[node].process.as_ref().map_or(0, |process| process.boot);
                     self.schedule(us, Due::Tell { node, boot, event: Event::ScanDone { ticket, result } });
                 }
+                Effect::Excise { from, to, seen } => self.excise(node, KeySpan { from, to }, seen),
                 Effect::Plugin { ticket, plugin, call } => {
                     let answer = match StandIn::of(plugin) {
                         Some(stand_in) => self.call(stand_in, &call)?,
@@ -196,11 +197,19 @@ impl World {
         }
     }
 
+    fn excise(&mut self, node: usize, keys: KeySpan, seen: u64) {
+        let Some(process) = &self.machines[node].process else { return };
+        let excised = process.db.excise(&keys, seen);
+        if matches!(excised, Err(Error::Poisoned { .. })) {
+            self.die_of_storage(node);
+        }
+    }
+
     fn page_now(&self, node: usize, request: &PageRequest) -> Result<ScanPage, StorageFailure> {
         let Some(process) = &self.machines[node].process else { return Ok(ScanPage::default()) };
         let page = process.db.page(request).map_err(|error| to_failure(&error))?;
         let entries = page.entries.into_iter().map(|(key, record)| (key, to_core(&record))).collect();
-        Ok(ScanPage { entries, next: page.next, damaged: page.damaged })
+        Ok(ScanPage { entries, next: page.next, damaged: page.damaged, damage_seen: page.damage_seen })
     }
 
     pub(super) fn read(&mut self, node: usize, ticket: Ticket, key: &[u8]) -> Check {
