@@ -6,7 +6,7 @@
 use crate::boot::{Incarnation, identity_op};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::coordinator::{Forwarding, Load, Reading, WriteBacks, Writing};
+use crate::coordinator::{Forwarding, Load, Paces, Reading, WriteBacks, Writing};
 use crate::event::{Durability, Effect, Effects, Event, Notice, ScanPage, StorageFailure, WriteOp};
 use crate::id::{ActorId, ClientTicket, Dot, Millis, NodeId, OpId, PluginHash, RequestId, Ticket};
 use crate::keyspaces::Keyspaces;
@@ -36,6 +36,7 @@ pub struct Node {
     pub(crate) write_backs: WriteBacks,
     pub(crate) active: BTreeMap<Bytes, Box<ActiveKey>>,
     pub(crate) load: Load,
+    pub(crate) paces: Paces,
     pub(crate) counters: Counters,
     rng: StdRng,
     identity: Identity,
@@ -209,6 +210,8 @@ pub(crate) struct Counters {
     pub(crate) shed: u64,
     pub(crate) read_repairs: u64,
     pub(crate) hedges: u64,
+    pub(crate) hedges_refused: u64,
+    pub(crate) probes: u64,
     pub(crate) views: u64,
     pub(crate) joins: u64,
     pub(crate) plugin_failures: u64,
@@ -258,6 +261,7 @@ impl Node {
             write_backs: WriteBacks::default(),
             active: BTreeMap::new(),
             load: Load::default(),
+            paces: Paces::default(),
             counters: Counters::default(),
             rng,
             identity: Identity { now: incarnation, durable: true, held: Vec::new() },
@@ -287,6 +291,7 @@ impl Node {
             Event::Link { peer, up } => {
                 if up {
                     self.links.insert(peer);
+                    self.paces.forget(peer);
                     self.send_catalog_state(peer, effects);
                 } else {
                     self.links.remove(&peer);
@@ -418,6 +423,12 @@ impl Node {
             ("cost_in_flight_bytes", "what requests in flight weigh", self.load.cost()),
             ("read_repairs", "states sent to replicas that lagged", c.read_repairs),
             ("hedged_reads", "reads that asked one more replica", c.hedges),
+            (
+                "hedges_refused",
+                "reads that waited on, since the budget of extra messages was spent",
+                c.hedges_refused,
+            ),
+            ("probes", "reads that asked a replica to learn how fast it is", c.probes),
             ("views", "conflicts shown to a plugin for a read", c.views),
             ("joins", "lattice states joined by a plugin", c.joins),
             ("plugin_failures", "plugin calls without an answer; the siblings stayed", c.plugin_failures),

@@ -41,6 +41,8 @@ pub(crate) struct Reading {
     pub(super) tally: Tally,
     /// Replicas not asked yet, best last.
     unasked: Vec<NodeId>,
+    /// Those that were asked, and when.
+    asked: Vec<(NodeId, Millis)>,
     /// Digests of what each replica holds.
     answers: Vec<(NodeId, Digest)>,
     pub(super) merged: KeyState,
@@ -49,7 +51,16 @@ pub(crate) struct Reading {
     pub(super) viewed_at: Millis,
     deadline: Millis,
     hedge_at: Option<Millis>,
+    /// The budget left it waiting once: next time it asks one more regardless.
+    hedge_was_refused: bool,
     pub(super) stage: Stage,
+}
+
+impl Reading {
+    /// The replicas that it has asked or might.
+    fn others(&self) -> Vec<NodeId> {
+        self.asked.iter().map(|(node, _)| *node).chain(self.unasked.iter().copied()).collect()
+    }
 }
 
 /// How far a read has come.
@@ -81,7 +92,9 @@ impl Node {
         let own = self.config.node;
         let mut others = primaries;
         others.retain(|node| *node != own);
-        // Best last, to be popped: those that can be reached before those that cannot.
+        // Best last, to be popped: fast before slow, and all that can be reached before those that
+        // cannot.
+        self.paces.order(&mut others);
         others.sort_by_key(|node| self.is_reachable(*node));
         let op = self.op();
         let storage_key = target.storage_key.clone();
@@ -91,12 +104,14 @@ impl Node {
             goal,
             tally: Tally::new(needed),
             unasked: others,
+            asked: Vec::new(),
             answers: Vec::with_capacity(needed as usize),
             merged: KeyState::empty(kind),
             own: None,
             viewed_at: now,
             deadline,
             hedge_at: None,
+            hedge_was_refused: false,
             stage: Stage::Gathering,
         };
         self.reading.insert(op, Box::new(reading));
@@ -144,28 +159,48 @@ impl Node {
         }
         let missing = (reading.tally.acks().needed - reading.tally.count()) as usize;
         for _ in 0..missing {
-            ask_one(op, reading, effects);
+            ask_one(now, op, reading, effects);
         }
-        if !reading.unasked.is_empty() {
-            let at = now.after(self.config.hedge_ms);
-            reading.hedge_at = Some(at);
-            self.set_timer(at, Timer::Hedge(op));
+        if self.paces.begun() && !reading.unasked.is_empty() && self.paces.spend() {
+            // The slowest, which nobody would ask otherwise.
+            reading.unasked.reverse();
+            ask_one(now, op, reading, effects);
+            reading.unasked.reverse();
+            self.counters.probes += 1;
         }
+        self.arm_hedge(now, op);
     }
 
-    /// Those asked are late: one more.
+    /// Sees to it that one more replica is asked if the answers are late.
+    fn arm_hedge(&mut self, now: Millis, op: OpId) {
+        let Some(reading) = self.reading.get_mut(&op).filter(|reading| !reading.unasked.is_empty()) else {
+            return;
+        };
+        let expected_ms = self.paces.patience_ms(&reading.others()).max(self.config.hedge_ms);
+        let wait_ms = match reading.hedge_was_refused {
+            true => expected_ms.max(reading.deadline.since(now) / 3),
+            false => expected_ms,
+        };
+        let at = now.after(wait_ms);
+        reading.hedge_at = Some(at);
+        self.set_timer(at, Timer::Hedge(op));
+    }
+
+    /// Those asked are late: one more, as far as the budget goes.
     pub(crate) fn hedge(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
         let Some(reading) = self.reading.get_mut(&op) else { return };
         reading.hedge_at = None;
-        if !matches!(reading.stage, Stage::Gathering) || !ask_one(op, reading, effects) {
+        if !matches!(reading.stage, Stage::Gathering) {
             return;
         }
-        self.counters.hedges += 1;
-        if let Some(reading) = self.reading.get_mut(&op).filter(|reading| !reading.unasked.is_empty()) {
-            let at = now.after(self.config.hedge_ms);
-            reading.hedge_at = Some(at);
-            self.set_timer(at, Timer::Hedge(op));
+        if reading.hedge_was_refused || self.paces.spend() {
+            ask_one(now, op, reading, effects);
+            self.counters.hedges += 1;
+        } else {
+            reading.hedge_was_refused = true;
+            self.counters.hedges_refused += 1;
         }
+        self.arm_hedge(now, op);
     }
 
     /// A replica answers.
@@ -177,13 +212,23 @@ impl Node {
         answer: ReadAnswer,
         effects: &mut Effects,
     ) {
-        let Some(reading) = self.reading.get_mut(&op) else { return };
-        let asked = !reading.unasked.contains(&from) && from != self.config.node;
-        if !asked
-            || reading.answers.iter().any(|(node, _)| *node == from)
-            || !matches!(reading.stage, Stage::Gathering)
-        {
+        let Some(reading) = self.reading.get_mut(&op) else {
+            return self.paces.came_late(from, op, now);
+        };
+        let Some(asked_at) = reading.asked.iter().find(|(node, _)| *node == from).map(|(_, at)| *at) else {
             return;
+        };
+        if reading.answers.iter().any(|(node, _)| *node == from) {
+            return;
+        }
+        if !matches!(reading.stage, Stage::Gathering) {
+            return self.paces.came_late(from, op, now);
+        }
+        if matches!(answer, ReadAnswer::Refused(_)) {
+            // However fast: what it says is of no use.
+            self.paces.answered(from, now.since(asked_at).max(self.config.hedge_ms));
+        } else {
+            self.paces.answered(from, now.since(asked_at));
         }
         let kind = reading.target.entry.settings.policy.kind();
         let state = match answer {
@@ -197,7 +242,7 @@ impl Node {
         };
         let Some((digest, state)) = state else {
             // It cannot say: the next one is asked at once.
-            ask_one(op, reading, effects);
+            ask_one(now, op, reading, effects);
             return;
         };
         let mut reused = Vec::new();
@@ -217,6 +262,16 @@ impl Node {
         }
     }
 
+    /// Those that were asked and have not answered are at least so slow.
+    fn note_silence(&mut self, now: Millis, op: OpId) {
+        let Some(reading) = self.reading.get(&op) else { return };
+        for (node, at) in &reading.asked {
+            if reading.answers.iter().all(|(answered, _)| answered != node) {
+                self.paces.outrun(*node, op, *at, now);
+            }
+        }
+    }
+
     /// R replicas have answered: repair those that lag, then show.
     fn gathered(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
         let Some(reading) = self.reading.get_mut(&op) else { return };
@@ -225,6 +280,7 @@ impl Node {
         if let Some(at) = reading.hedge_at.take() {
             self.clear_timer(at, Timer::Hedge(op));
         }
+        self.note_silence(now, op);
         self.repair(now, op, effects);
         self.show(now, op, effects);
     }
@@ -260,6 +316,8 @@ impl Node {
     pub(crate) fn read_timed_out(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
         let Some(reading) = self.reading.get(&op) else { return };
         if matches!(reading.stage, Stage::Gathering) {
+            self.note_silence(now, op);
+            let Some(reading) = self.reading.get(&op) else { return };
             let (needed, reachable) = (reading.tally.acks().needed, reading.tally.count());
             if let Some(reading) = self.finish(op) {
                 self.refuse(reading.origin, Problem::NotEnoughReplicas { needed, reachable }, effects);
@@ -280,9 +338,10 @@ impl Node {
     }
 }
 
-/// Asks the next replica for its state unless it is as this node's; whether there was one.
-fn ask_one(op: OpId, reading: &mut Reading, effects: &mut Effects) -> bool {
-    let Some(to) = reading.unasked.pop() else { return false };
+/// Asks the next replica for its state unless it is as this node's.
+fn ask_one(now: Millis, op: OpId, reading: &mut Reading, effects: &mut Effects) {
+    let Some(to) = reading.unasked.pop() else { return };
+    reading.asked.push((to, now));
     let message = Message::Read {
         op,
         keyspace: reading.target.entry.id,
@@ -290,5 +349,4 @@ fn ask_one(op: OpId, reading: &mut Reading, effects: &mut Effects) -> bool {
         unless: reading.own,
     };
     effects.push(Effect::Send { to, message });
-    true
 }

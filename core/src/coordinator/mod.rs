@@ -13,6 +13,7 @@
 
 mod get;
 mod load;
+mod pace;
 mod put;
 mod quorum;
 mod show;
@@ -21,6 +22,7 @@ mod write_back;
 
 pub(crate) use get::Reading;
 pub(crate) use load::Load;
+pub(crate) use pace::Paces;
 pub(crate) use put::{Change, Step, Writing};
 pub(crate) use write_back::WriteBacks;
 
