@@ -5,6 +5,7 @@
 //!   sim/       the world: nodes, network, disks, plugins, clients, faults; one clock, one seed
 //!   history    what clients asked and were told; what states showed
 //!   properties what must hold, one file each
+//!   small_model/ every order of a few steps of three replicas
 //!   bin/sim    many seeds, one seed with its trace, the known bugs
 //! ```
 //!
@@ -15,3 +16,4 @@
 pub mod history;
 pub mod properties;
 pub mod sim;
+pub mod small_model;

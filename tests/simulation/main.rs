@@ -5,6 +5,7 @@
 //! `docs/testing.md`. Absent: real processes.
 
 mod algebra;
+mod small_model;
 
 use merganser_tests::sim::bug::Bug;
 use merganser_tests::sim::faults::FaultKind;

@@ -9,6 +9,7 @@ use merganser_tests::sim::bug::Bug;
 use merganser_tests::sim::seeds::{self, Summary};
 use merganser_tests::sim::trace::LEGEND;
 use merganser_tests::sim::{Options, Report, run};
+use merganser_tests::small_model::{self, Bounds, Variant};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -24,6 +25,7 @@ sim: the cluster in one thread, from one seed
   --trace          with --seed or --options: print every step
   --mutants        run the known bugs instead: each must be noticed within --budget seeds (default 500)
   --bug NAME       with --seed: run with this bug; with --mutants: only this one
+  --model BOUNDS   the small model: puts,deletes,crashes,losses,late (4,1,0,0,0), its whole space
   --replay N       run the first N seeds twice, once more in another process, compare their traces
   --hash           with --seed: print the hash of the trace and nothing else
   --threads N      default: one for each processor
@@ -41,6 +43,7 @@ struct Arguments {
     mutants: bool,
     bug: Option<Bug>,
     budget: Option<u64>,
+    model: Option<Bounds>,
     replay: Option<u64>,
     hash: bool,
     threads: Option<usize>,
@@ -62,6 +65,7 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
             "--mutants" => parsed.mutants = true,
             "--bug" => parsed.bug = Some(Bug::of_name(&value()?)?),
             "--budget" => parsed.budget = Some(value()?.parse()?),
+            "--model" => parsed.model = Some(bounds(&value()?)?),
             "--replay" => parsed.replay = Some(value()?.parse()?),
             "--hash" => parsed.hash = true,
             "--threads" => parsed.threads = Some(value()?.parse()?),
@@ -81,7 +85,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let ops = arguments.ops.unwrap_or(200);
     let threads =
         arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let good = if let Some(options) = single(&arguments, ops)? {
+    let good = if let Some(bounds) = arguments.model {
+        model(bounds)
+    } else if let Some(options) = single(&arguments, ops)? {
         one(options, arguments.trace, arguments.hash)
     } else if arguments.mutants {
         mutants(&arguments, ops, threads)
@@ -200,6 +206,33 @@ fn mutants(arguments: &Arguments, ops: u64, threads: usize) -> bool {
         }
     }
     good
+}
+
+fn bounds(text: &str) -> anyhow::Result<Bounds> {
+    let numbers: Vec<u8> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let [puts, deletes, crashes, losses, late] = numbers[..] else {
+        bail!("{text:?} is not five numbers");
+    };
+    anyhow::ensure!(puts + deletes <= 5 && crashes + losses <= 2, "the small model is smaller than {text:?}");
+    Ok(Bounds { puts, deletes, crashes, losses, late })
+}
+
+fn model(bounds: Bounds) -> bool {
+    let begun = Instant::now();
+    let found = small_model::search(bounds, Variant::Production);
+    println!(
+        "{bounds:?}: {} states, {} steps, {} with the delete collected, {:.1} s: {}",
+        found.states,
+        found.steps,
+        found.collected,
+        begun.elapsed().as_secs_f64(),
+        if found.violation.is_none() { "0 violations" } else { "BROKEN" }
+    );
+    if let Some((property, text, way)) = &found.violation {
+        println!("{property}: {text}");
+        way.iter().for_each(|step| println!("  {step:?}"));
+    }
+    found.violation.is_none()
 }
 
 fn replay(count: u64, ops: u64) -> anyhow::Result<bool> {
