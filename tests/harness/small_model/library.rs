@@ -77,7 +77,8 @@ fn mask(set: &DotSet) -> Dots {
 /// The write of a dot: its value says which it is.
 fn version(bit: u8, delete: bool) -> Version {
     let content = if delete { Content::Tombstone } else { Content::Value(Bytes::copy_from_slice(&[bit])) };
-    Version { content, stamp: Stamp::default(), content_type: None, request_id: None, receipt: None }
+    let stamp = Stamp::default();
+    Version { content, stamp, content_type: None, expires_at: None, request_id: None, receipt: None }
 }
 
 /// What a state shows: the dots it has seen, those that are live, those of them that are deletes.

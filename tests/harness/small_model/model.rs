@@ -209,11 +209,10 @@ impl Model {
                 steps.push(Step::Crash { at, disk_too: true });
             }
             match self.round {
-                _ if variant == Variant::ReapByTime => {
-                    if synced && shape.is_deleted() {
-                        steps.push(Step::Reap { at });
-                    }
+                _ if variant == Variant::ReapByTime && synced && shape.is_deleted() => {
+                    steps.push(Step::Reap { at })
                 }
+                _ if variant == Variant::ReapByTime => {}
                 Round::None if synced && shape.is_deleted() => steps.push(Step::Ask { by: at }),
                 Round::Asking { held, confirmed, .. }
                     if synced && replica.durable == held && confirmed >> at & 1 == 0 =>
