@@ -12,10 +12,11 @@
 //! simulator may delay, reorder, drop or fail any of them. Absent: anything that waits.
 
 use crate::admin::{AdminReply, AdminRequest};
-use crate::id::{ClientTicket, Dot, NodeId, PluginHash, Ticket};
+use crate::id::{ClientTicket, Dot, KeyspaceId, NodeId, PluginHash, Ticket};
 use crate::message::Message;
 use crate::plugin::{PluginAnswer, PluginCall, PluginFacts};
 use crate::request::{Outcome, Request};
+use crate::ring::Slot;
 use bytes::Bytes;
 
 /// Something happened.
@@ -307,6 +308,13 @@ pub enum Notice {
         keyspace: String,
         /// Which key.
         key: Bytes,
+    },
+    /// A leaf of this node's own tree was not what its keys add up to; it is now.
+    LeafCorrected {
+        /// Of which keyspace.
+        keyspace: KeyspaceId,
+        /// Which.
+        slot: Slot,
     },
     /// The catalog has changed.
     CatalogChanged,

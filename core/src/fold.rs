@@ -4,12 +4,18 @@
 //! here, operands are kept (semantics §4: on a trap keep the operands; the plugin is asked when
 //! the key is next read or written). Absent: storage itself, which calls this behind its seam.
 
+use crate::anti_entropy::leaf;
 use crate::event::Record;
+use crate::storage_key;
 use crate::version::codec;
 use crate::wire::Malformed;
 
 /// The join of an object's `fragments_newest_first`; errors if one does not decode or kinds differ.
-pub fn fold(_storage_key: &[u8], fragments_newest_first: &[Record]) -> Result<Record, Malformed> {
+/// Own records fold by rules of their own.
+pub fn fold(storage_key: &[u8], fragments_newest_first: &[Record]) -> Result<Record, Malformed> {
+    if storage_key::parse_leaf(storage_key).is_some() {
+        return leaf::fold(fragments_newest_first);
+    }
     let mut fragments = fragments_newest_first.iter();
     let newest = fragments.next().ok_or(Malformed("fold of nothing"))?;
     let mut state = codec::state(newest)?;

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod anti_entropy;
 pub mod boot;
 pub mod catalog;
 pub mod config;

@@ -40,11 +40,13 @@ pub enum Mutant {
     /// What waited for a state that could not be stored is told OK with the next one (found by the
     /// simulator).
     LostWritesAcknowledged,
+    /// Some writes change their key and not the leaf that stands for it.
+    TreeForgetsAWrite,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 16] = [
+    pub const ALL: [Mutant; 17] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -61,5 +63,6 @@ impl Mutant {
         Mutant::LastArrivalWins,
         Mutant::RepeatedForwardIsDone,
         Mutant::LostWritesAcknowledged,
+        Mutant::TreeForgetsAWrite,
     ];
 }

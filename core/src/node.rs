@@ -3,6 +3,7 @@
 //! In: [`Event`]s, the time. Out: [`Effects`]. Shared here: who this node is, tickets and timers,
 //! links, counters. Absent: every decision about keys; see `coordinator` and `replica`.
 
+use crate::anti_entropy::{AntiEntropy, Rescan, TreeWrite};
 use crate::boot::{Incarnation, identity_op};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -37,6 +38,7 @@ pub struct Node {
     pub(crate) active: BTreeMap<Bytes, Box<ActiveKey>>,
     pub(crate) load: Load,
     pub(crate) paces: Paces,
+    pub(crate) anti_entropy: AntiEntropy,
     pub(crate) counters: Counters,
     rng: StdRng,
     identity: Identity,
@@ -63,12 +65,13 @@ pub(crate) enum Purpose {
     LocalRead(OpId),
     /// A peer's read.
     PeerRead { to: NodeId, op: OpId, unless: Option<Digest> },
-    /// Completions that wait for a write; of an active key, if it has one.
-    Write { active: Option<Bytes>, completions: Vec<Completion> },
+    /// Completions that wait for a write of an object, of an active key if it has one; and the object's leaf.
+    Write { active: Option<Bytes>, completions: Vec<Completion>, leaf: TreeWrite },
+    /// What a rescan found.
+    Leaf(TreeWrite),
     /// A new incarnation.
     Identity(ActorId),
     /// A page of a range.
-    #[expect(dead_code, reason = "the first room that scans constructs it")]
     Scan(ScanFor),
     /// Catalog or module: nobody waits.
     Own,
@@ -83,7 +86,12 @@ pub(crate) enum Purpose {
 }
 
 /// What a scan's page is for: one variant a room.
-pub(crate) enum ScanFor {}
+pub(crate) enum ScanFor {
+    /// Leaves of all trees, at the start.
+    Leaves { to: Bytes },
+    /// A leaf anew.
+    Leaf(Rescan),
+}
 
 /// What a time that has come is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,6 +110,8 @@ pub(crate) enum Timer {
     WriteBack,
     /// A new incarnation could not be made durable.
     Identity,
+    /// The leaves could not be read.
+    LoadLeaves,
 }
 
 /// Where an outcome goes.
@@ -221,6 +231,7 @@ pub(crate) struct Counters {
     pub(crate) dots_reused: u64,
     pub(crate) large_contexts: u64,
     pub(crate) corrupt_records: u64,
+    pub(crate) leaves_rescanned: u64,
 }
 
 /// A snapshot for operators.
@@ -262,6 +273,7 @@ impl Node {
             active: BTreeMap::new(),
             load: Load::default(),
             paces: Paces::default(),
+            anti_entropy: AntiEntropy::default(),
             counters: Counters::default(),
             rng,
             identity: Identity { now: incarnation, durable: true, held: Vec::new() },
@@ -278,6 +290,7 @@ impl Node {
     pub fn start(&mut self, now: Millis, effects: &mut Effects) {
         self.set_timer(now.after(self.config.catalog_period_ms), Timer::Catalog);
         self.load_plugins(effects);
+        self.load_leaves(effects);
     }
 
     /// Takes in one event and says what to do.
@@ -314,9 +327,11 @@ impl Node {
             Event::WritesDone { tickets, result } => {
                 for ticket in tickets {
                     match self.tickets.remove(&ticket) {
-                        Some(Purpose::Write { active, completions }) => {
+                        Some(Purpose::Write { active, completions, leaf }) => {
+                            self.tree_written(leaf, result.is_ok());
                             self.written(now, active, completions, &result, effects);
                         }
+                        Some(Purpose::Leaf(leaf)) => self.tree_written(leaf, result.is_ok()),
                         Some(Purpose::Identity(actor)) => self.identity_written(now, actor, &result, effects),
                         _ => {}
                     }
@@ -336,12 +351,15 @@ impl Node {
     /// A page of a range has come, or why there is none.
     fn scanned(
         &mut self,
-        _now: Millis,
+        now: Millis,
         scan: ScanFor,
-        _result: Result<ScanPage, StorageFailure>,
-        _effects: &mut Effects,
+        result: Result<ScanPage, StorageFailure>,
+        effects: &mut Effects,
     ) {
-        match scan {}
+        match scan {
+            ScanFor::Leaves { to } => self.leaves_scanned(now, to, result, effects),
+            ScanFor::Leaf(rescan) => self.leaf_scanned(rescan, result, effects),
+        }
     }
 
     fn message(&mut self, now: Millis, from: NodeId, message: Message, effects: &mut Effects) {
@@ -386,6 +404,7 @@ impl Node {
                 Timer::Catalog => self.catalog_period(now, effects),
                 Timer::WriteBack => self.write_backs_due(now, effects),
                 Timer::Identity => self.renew(effects),
+                Timer::LoadLeaves => self.load_leaves(effects),
             }
         }
     }
@@ -438,6 +457,8 @@ impl Node {
             ("dots_reused", "dots seen with two values", c.dots_reused),
             ("large_contexts", "writes to keys whose context names 32 actors or more", c.large_contexts),
             ("corrupt_records", "records that did not decode", c.corrupt_records),
+            ("leaves_rescanned", "leaves of the trees worked out anew from their keys", c.leaves_rescanned),
+            ("leaves_stale", "leaves of the trees whose sum is not known now", self.stale_leaves() as u64),
             ("keys_active", "keys with work under way", self.active.len() as u64),
             ("timers", "timers pending", self.timers.len() as u64),
         ];

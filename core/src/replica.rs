@@ -14,6 +14,7 @@
 //! In: states of peers, local writes, answers of storage and plugins. Out: writes, and
 //! acknowledgements once what is held *durably* covers what they acknowledge. Absent: quorums.
 
+use crate::anti_entropy::leaf::Share;
 use crate::catalog::KeyspaceEntry;
 use crate::coordinator::Change;
 use crate::event::{Effect, Effects, Notice, Record, StorageFailure, WriteOp};
@@ -36,6 +37,8 @@ pub(crate) struct ActiveKey {
     pub(crate) state: Option<KeyState>,
     /// The state's bytes, if they are at hand.
     pub(crate) record: Option<Record>,
+    /// What the key adds to its leaf: as of the last write submitted, or as read.
+    share: Share,
     jobs: VecDeque<Job>,
     busy: Option<Busy>,
     /// The state has changed since the last write.
@@ -56,6 +59,7 @@ impl ActiveKey {
             target: target.clone(),
             state: None,
             record: None,
+            share: Share::NONE,
             jobs: VecDeque::new(),
             busy: None,
             dirty: false,
@@ -161,8 +165,10 @@ impl Node {
             WriteOp::Merge { key: storage_key, record }
         };
         let completions = self.complete_early(completions, effects);
-        let ticket = self.ticket(Purpose::Write { active: None, completions });
-        effects.push(Effect::Write { ticket, ops: vec![op], durability: target.entry.settings.durability });
+        let (leaf_op, leaf) = self.tree_change_unread(target);
+        let ticket = self.ticket(Purpose::Write { active: None, completions, leaf });
+        let ops = [op].into_iter().chain(leaf_op).collect();
+        effects.push(Effect::Write { ticket, ops, durability: target.entry.settings.durability });
     }
 
     /// Adds a job to a active key and does what can be done.
@@ -195,7 +201,8 @@ impl Node {
             return;
         }
         if active.state.is_none() {
-            if active.jobs.is_empty() {
+            // A read would not show what is under way, and the next write would replace it.
+            if active.jobs.is_empty() || active.writes > 0 {
                 return;
             }
             active.busy = Some(Busy::Reading);
@@ -402,9 +409,14 @@ impl Node {
                 active.writes += 1;
                 let completions = std::mem::take(&mut active.completions);
                 let completions = self.complete_early(completions, effects);
-                let ticket = self.ticket(Purpose::Write { active: Some(storage_key.clone()), completions });
+                let share = Share::of(&active.target.key, state);
+                let (leaf_op, leaf) = self.tree_change(&active.target, active.share, share);
+                active.share = share;
+                let ticket =
+                    self.ticket(Purpose::Write { active: Some(storage_key.clone()), completions, leaf });
                 active.last_write = Some(ticket);
-                let ops = vec![WriteOp::Put { key: storage_key.clone(), record }];
+                let put = WriteOp::Put { key: storage_key.clone(), record };
+                let ops = [put].into_iter().chain(leaf_op).collect();
                 effects.push(Effect::Write {
                     ticket,
                     ops,
@@ -498,6 +510,7 @@ impl Node {
         active.busy = None;
         match self.decode(&active.target.entry, &storage_key, result, effects) {
             Ok(state) => {
+                active.share = Share::of(&active.target.key, &state);
                 active.state = Some(state);
                 self.active.insert(storage_key.clone(), active);
                 self.work(now, storage_key, effects);

@@ -85,6 +85,11 @@ impl Cluster {
             plugin_works: true,
             next_ticket: 1,
         };
+        for node in 0..count {
+            let mut effects = Effects::new();
+            cluster.nodes[node].start(cluster.now, &mut effects);
+            effects.into_iter().for_each(|effect| cluster.perform(node, effect));
+        }
         for from in 0..count {
             for to in (0..count).filter(|to| *to != from) {
                 let peer = NodeId::from_name(&name(from));

@@ -90,8 +90,19 @@ pub fn record(state: &KeyState) -> Record {
 
 /// The state of a record of a disk or peer.
 pub fn state(record: &Record) -> Result<KeyState, Malformed> {
-    let mut head = Reader::new(record.head.clone());
     let mut body = Reader::new(record.body.clone());
+    let state = read_state(&record.head, &mut Some(&mut body))?;
+    body.end("state body")?;
+    Ok(state)
+}
+
+/// The state of a record's head alone: every value is empty, all else is as it is, the digest too.
+pub fn outline(head: &Bytes) -> Result<KeyState, Malformed> {
+    read_state(head, &mut None)
+}
+
+fn read_state(head: &Bytes, body: &mut Option<&mut Reader>) -> Result<KeyState, Malformed> {
+    let mut head = Reader::new(head.clone());
     if head.u8("state format")? != FORMAT {
         return Err(Malformed("state format"));
     }
@@ -101,14 +112,14 @@ pub fn state(record: &Record) -> Result<KeyState, Malformed> {
             let count = head.count(12, "siblings")?;
             let mut versions: Vec<(Dot, Version)> = Vec::with_capacity(count);
             for _ in 0..count {
-                let entry = read_version(&mut head, &mut body, &versions)?;
+                let entry = read_version(&mut head, body, &versions)?;
                 versions.push(entry);
             }
             KeyState::Causal(Siblings::from_parts(seen, versions).ok_or(Malformed("sibling order"))?)
         }
         LWW => KeyState::Lww(match head.u8("register")? {
             0 => Register::default(),
-            1 => Register { winner: Some(read_version(&mut head, &mut body, &[])?) },
+            1 => Register { winner: Some(read_version(&mut head, body, &[])?) },
             _ => return Err(Malformed("register")),
         }),
         LATTICE => {
@@ -119,7 +130,7 @@ pub fn state(record: &Record) -> Result<KeyState, Malformed> {
             let mut fragments = Vec::with_capacity(count);
             for _ in 0..count {
                 let claim = read_dots(&mut head)?;
-                let value = read_value(&mut head, &mut body)?;
+                let value = read_value(&mut head, body)?;
                 fragments.push(Fragment { claim, value });
             }
             KeyState::Lattice(
@@ -129,7 +140,6 @@ pub fn state(record: &Record) -> Result<KeyState, Malformed> {
         _ => return Err(Malformed("state kind")),
     };
     head.end("state head")?;
-    body.end("state body")?;
     Ok(state)
 }
 
@@ -267,15 +277,18 @@ fn put_version(
     }
 }
 
-fn read_value(head: &mut Reader, body: &mut Reader) -> Result<Bytes, Malformed> {
+fn read_value(head: &mut Reader, body: &mut Option<&mut Reader>) -> Result<Bytes, Malformed> {
     let length = usize::try_from(head.varint("value length")?).map_err(|_| Malformed("value length"))?;
     let _: [u8; VALUE_DIGEST_BYTES] = head.array("value digest")?;
-    body.take(length, "value")
+    match body {
+        Some(body) => body.take(length, "value"),
+        None => Ok(Bytes::new()),
+    }
 }
 
 fn read_version(
     head: &mut Reader,
-    body: &mut Reader,
+    body: &mut Option<&mut Reader>,
     earlier: &[(Dot, Version)],
 ) -> Result<(Dot, Version), Malformed> {
     let dot = read_dot(head)?;

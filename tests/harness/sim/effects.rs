@@ -13,7 +13,7 @@ use super::world::{Due, World};
 use crate::history::KeyIndex;
 use crate::properties::{self, Check, broken, c11_plugins};
 use bytes::Bytes;
-use merganser_core::event::{Effect, Effects, Event, Record, ScanPage, StorageFailure, WriteOp};
+use merganser_core::event::{Effect, Effects, Event, Notice, Record, ScanPage, StorageFailure, WriteOp};
 use merganser_core::id::{NodeId, Ticket};
 use merganser_core::message::{Message, ReadAnswer};
 use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
@@ -81,6 +81,10 @@ impl World {
                 Effect::LoadPlugin { hash, .. } => {
                     let result = Err::<PluginFacts, _>("the simulation has built-in plugins only".into());
                     self.tell_later(node, 1_000, Event::PluginLoaded { hash, result });
+                }
+                Effect::Notice(Notice::LeafCorrected { slot, .. }) => {
+                    let name = &self.machines[node].name;
+                    return broken("C6", format!("the tree of {name} was wrong about {slot:?}"));
                 }
                 Effect::Notice(notice) => {
                     let name = &self.machines[node].name;

@@ -25,6 +25,7 @@ pub mod run;
 pub mod seeds;
 mod settle;
 pub mod trace;
+mod trees;
 mod workload;
 pub mod world;
 

@@ -64,7 +64,7 @@ impl World {
                 for end in &ends {
                     properties::at_end(&self.history, end)?;
                 }
-                return Ok(());
+                return self.judge_trees();
             }
         }
     }

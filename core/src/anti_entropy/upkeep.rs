@@ -1,0 +1,254 @@
+//! The trees kept up to date: by every write, by a scan of all leaves at the start, by rescans of leaves
+//! that are stale.
+//!
+//! In: writes of objects and what became of them, pages of scans. Out: the records of leaves that go with
+//! the objects. Absent: what is compared with whom; see `exchange`.
+
+use super::leaf::{LeafRecord, Share, Sum};
+use super::tree::{LeafSum, LeafWrite, Settled, Tree};
+use crate::event::{Durability, Effect, Effects, Notice, ScanPage, StorageFailure, WriteOp};
+use crate::id::{KeyspaceId, Millis};
+use crate::mutant::Mutant;
+use crate::node::{Node, Purpose, ScanFor, Timer};
+use crate::ring::Slot;
+use crate::storage_key;
+use crate::target::Target;
+use crate::version::codec;
+use bytes::Bytes;
+
+/// Records of a page of leaves, or of heads for a rescan: some hundreds of microseconds of this node's time.
+const PAGE_RECORDS: usize = 512;
+const PAGE_BYTES: usize = 256 << 10;
+/// How often a rescan that writes disturbed begins anew at once.
+const RESCANS_MAX: u32 = 3;
+/// How long after a failed scan of the leaves it is tried again.
+const LOAD_RETRY_MS: u64 = 1_000;
+
+/// A leaf's part in a batch, until storage is done with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TreeWrite {
+    keyspace: KeyspaceId,
+    write: LeafWrite,
+}
+
+/// The keys of a slot being read anew.
+pub(crate) struct Rescan {
+    keyspace: KeyspaceId,
+    slot: Slot,
+    begun: u64,
+    sum: Sum,
+    tries: u32,
+    to: Bytes,
+}
+
+impl Node {
+    /// A write of a key is about to be submitted, which takes it from `old` to `new`. Answers what goes into
+    /// the same batch, and what [`Node::tree_written`] is told when storage is done with it.
+    pub(crate) fn tree_change(
+        &mut self,
+        target: &Target,
+        old: Share,
+        new: Share,
+    ) -> (Option<WriteOp>, TreeWrite) {
+        self.tree_writes(target, Some(Sum::change(old, new)))
+    }
+
+    /// As [`Node::tree_change`], where nobody knows what the key was before: its leaf turns stale.
+    pub(crate) fn tree_change_unread(&mut self, target: &Target) -> (Option<WriteOp>, TreeWrite) {
+        self.tree_writes(target, None)
+    }
+
+    fn tree_writes(&mut self, target: &Target, change: Option<Sum>) -> (Option<WriteOp>, TreeWrite) {
+        let (keyspace, slot) = (target.entry.id, target.token.slot());
+        let tree = self.anti_entropy.trees.entry(keyspace).or_insert_with(Tree::new);
+        if !self.anti_entropy.loaded {
+            tree.doubt(slot);
+        }
+        let (record, write) = tree.change(slot, change);
+        let op = record
+            .map(|leaf| WriteOp::Merge { key: storage_key::leaf(keyspace, slot), record: leaf.record() });
+        (op, TreeWrite { keyspace, write })
+    }
+
+    /// Storage is done with a batch.
+    pub(crate) fn tree_written(&mut self, write: TreeWrite, is_ok: bool) {
+        if self.mutant(Mutant::TreeForgetsAWrite) && write.write.slot.0.is_multiple_of(3) {
+            return self.tree_forgets(write);
+        }
+        if let Some(tree) = self.anti_entropy.trees.get_mut(&write.keyspace) {
+            tree.done(write.write, is_ok);
+        }
+    }
+
+    /// The bug of a write that the tree does not hear of (see `Mutant::TreeForgetsAWrite`).
+    fn tree_forgets(&mut self, write: TreeWrite) {
+        if let Some(tree) = self.anti_entropy.trees.get_mut(&write.keyspace) {
+            tree.forget(write.write);
+        }
+    }
+
+    /// What this node's tree says of a slot; None if it does not know at this moment. For checks.
+    pub fn leaf(&self, keyspace: KeyspaceId, slot: Slot) -> Option<Sum> {
+        let tree = self.anti_entropy.trees.get(&keyspace).filter(|_| self.anti_entropy.loaded);
+        match tree.map(|tree| tree.sum(slot)) {
+            Some(LeafSum::Fresh(sum)) => Some(sum),
+            Some(LeafSum::Stale) => None,
+            None => self.anti_entropy.loaded.then(Sum::default),
+        }
+    }
+
+    /// Leaves whose sum is not known.
+    pub(crate) fn stale_leaves(&self) -> usize {
+        self.anti_entropy.trees.values().map(Tree::stale).sum()
+    }
+
+    /// Reads the leaves that the disk has.
+    pub(crate) fn load_leaves(&mut self, effects: &mut Effects) {
+        let (from, to) = storage_key::leaves();
+        self.scan_leaves(from, to, effects);
+    }
+
+    fn scan_leaves(&mut self, from: Bytes, to: Bytes, effects: &mut Effects) {
+        let ticket = self.ticket(Purpose::Scan(ScanFor::Leaves { to: to.clone() }));
+        effects.push(Effect::Scan {
+            ticket,
+            from,
+            to,
+            records_max: PAGE_RECORDS,
+            bytes_max: PAGE_BYTES,
+            heads_only: true,
+        });
+    }
+
+    /// Some leaves have come.
+    pub(crate) fn leaves_scanned(
+        &mut self,
+        now: Millis,
+        to: Bytes,
+        result: Result<ScanPage, StorageFailure>,
+        effects: &mut Effects,
+    ) {
+        let Ok(page) = result else {
+            self.set_timer(now.after(LOAD_RETRY_MS), Timer::LoadLeaves);
+            return;
+        };
+        for (key, record) in &page.entries {
+            let Some((keyspace, slot)) = storage_key::parse_leaf(key) else { continue };
+            let tree = self.anti_entropy.trees.entry(keyspace).or_insert_with(Tree::new);
+            match LeafRecord::decode(record) {
+                Ok(leaf) => tree.load(slot, leaf),
+                Err(malformed) => {
+                    tree.doubt(slot);
+                    self.corrupt_record(key.clone(), malformed.to_string(), effects);
+                }
+            }
+        }
+        for (from, to) in &page.damaged {
+            self.doubt_leaves(from, to);
+        }
+        match page.next {
+            Some(from) => self.scan_leaves(from, to, effects),
+            None => self.anti_entropy.loaded = true,
+        }
+    }
+
+    /// Leaves whose records cannot be read: of all keyspaces that there are.
+    fn doubt_leaves(&mut self, from: &Bytes, to: &Bytes) {
+        let keyspaces: Vec<KeyspaceId> = self.keyspaces.catalog().keyspaces.values().map(|k| k.id).collect();
+        for keyspace in keyspaces {
+            let tree = self.anti_entropy.trees.entry(keyspace).or_insert_with(Tree::new);
+            for slot in Slot::all() {
+                let key = storage_key::leaf(keyspace, slot);
+                if (from..to).contains(&&key) {
+                    tree.doubt(slot);
+                }
+            }
+        }
+    }
+
+    /// Reads the keys of a slot to know what its leaf stands for. Answers whether it has begun;
+    /// if not, writes are under way.
+    pub(super) fn rescan(
+        &mut self,
+        keyspace: KeyspaceId,
+        slot: Slot,
+        tries: u32,
+        effects: &mut Effects,
+    ) -> bool {
+        let tree = self.anti_entropy.trees.entry(keyspace).or_insert_with(Tree::new);
+        let Some(begun) = tree.begin_rescan(slot) else { return false };
+        let (from, to) = storage_key::object_range(keyspace, slot);
+        let rescan = Rescan { keyspace, slot, begun, sum: Sum::default(), tries, to };
+        self.rescan_from(from, rescan, effects);
+        true
+    }
+
+    fn rescan_from(&mut self, from: Bytes, rescan: Rescan, effects: &mut Effects) {
+        let to = rescan.to.clone();
+        let ticket = self.ticket(Purpose::Scan(ScanFor::Leaf(rescan)));
+        effects.push(Effect::Scan {
+            ticket,
+            from,
+            to,
+            records_max: PAGE_RECORDS,
+            bytes_max: PAGE_BYTES,
+            heads_only: true,
+        });
+    }
+
+    /// Some keys of a slot have come.
+    pub(crate) fn leaf_scanned(
+        &mut self,
+        mut rescan: Rescan,
+        result: Result<ScanPage, StorageFailure>,
+        effects: &mut Effects,
+    ) {
+        let Ok(page) = result else { return };
+        for (key, record) in &page.entries {
+            match (storage_key::parse_object(key), codec::outline(&record.head)) {
+                (Some((_, key)), Ok(state)) => rescan.sum.add(Share::of(&key, &state)),
+                (_, Err(malformed)) => self.corrupt_record(key.clone(), malformed.to_string(), effects),
+                (None, _) => {}
+            }
+        }
+        if let Some(next) = page.next {
+            return self.rescan_from(next, rescan, effects);
+        }
+        let Rescan { keyspace, slot, begun, sum, tries, .. } = rescan;
+        if !self.settle_leaf(keyspace, slot, begun, sum, effects) && tries < RESCANS_MAX {
+            self.rescan(keyspace, slot, tries + 1, effects);
+        }
+    }
+
+    /// What the keys of a slot add up to; whether that counts.
+    pub(super) fn settle_leaf(
+        &mut self,
+        keyspace: KeyspaceId,
+        slot: Slot,
+        begun: u64,
+        sum: Sum,
+        effects: &mut Effects,
+    ) -> bool {
+        let Some(tree) = self.anti_entropy.trees.get_mut(&keyspace) else { return false };
+        let (record, write) = match tree.settle(slot, begun, sum) {
+            Settled::AsKnown => return true,
+            Settled::Disturbed => return false,
+            Settled::Fresh(record, write) => (record, write),
+            Settled::Corrected(record, write) => {
+                effects.push(Effect::Notice(Notice::LeafCorrected { keyspace, slot }));
+                (record, write)
+            }
+        };
+        self.counters.leaves_rescanned += 1;
+        let op = WriteOp::Put { key: storage_key::leaf(keyspace, slot), record: record.record() };
+        let ticket = self.ticket(Purpose::Leaf(TreeWrite { keyspace, write }));
+        effects.push(Effect::Write { ticket, ops: vec![op], durability: Durability::None });
+        true
+    }
+
+    /// A record that does not decode.
+    fn corrupt_record(&mut self, key: Bytes, reason: String, effects: &mut Effects) {
+        self.counters.corrupt_records += 1;
+        effects.push(Effect::Notice(Notice::CorruptRecord { key, reason }));
+    }
+}
