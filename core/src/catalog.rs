@@ -101,6 +101,8 @@ pub struct Settings {
     pub write_back_delay_ms: Option<u32>,
     /// Values are gone so long after their put, unless the put says otherwise. None: never.
     pub ttl_ms: Option<u64>,
+    /// Requests a second for one key that each of its coordinators takes. None: no limit.
+    pub key_rate_max: Option<u32>,
 }
 
 impl Settings {
@@ -117,6 +119,7 @@ impl Settings {
             siblings_max: SIBLINGS_MAX_DEFAULT,
             write_back_delay_ms: Some(WRITE_BACK_DELAY_MS_DEFAULT),
             ttl_ms: None,
+            key_rate_max: None,
         }
     }
 
@@ -129,6 +132,9 @@ impl Settings {
             if value == 0 || value > self.n {
                 return Err((field, format!("must be 1 to n = {}, is {value}", self.n)));
             }
+        }
+        if self.key_rate_max == Some(0) {
+            return Err(("key_rate_max", "must be at least 1".into()));
         }
         if self.siblings_max == 0 {
             return Err(("siblings_max", "must be at least 1".into()));
@@ -344,6 +350,7 @@ fn put_keyspace(b: &mut BytesMut, entry: &KeyspaceEntry) {
     });
     b.varint(settings.write_back_delay_ms.map_or(0, |delay| u64::from(delay) + 1));
     b.varint(settings.ttl_ms.unwrap_or(0));
+    b.varint(u64::from(settings.key_rate_max.unwrap_or(0)));
     b.varint(entry.epoch);
     put_revision(b, entry.revision);
 }
@@ -383,6 +390,8 @@ fn read_keyspace(r: &mut Reader) -> Result<KeyspaceEntry, Malformed> {
         delay => Some(u32::try_from(delay - 1).map_err(|_| Malformed("write-back delay"))?),
     };
     let ttl_ms = Some(r.varint("ttl")?).filter(|ttl| *ttl > 0);
+    let key_rate_max = u32::try_from(r.varint("key rate")?).map_err(|_| Malformed("key rate"))?;
+    let key_rate_max = Some(key_rate_max).filter(|rate| *rate > 0);
     let [n, siblings_r, w, siblings_max] = numbers;
     let settings = Settings {
         n,
@@ -395,6 +404,7 @@ fn read_keyspace(r: &mut Reader) -> Result<KeyspaceEntry, Malformed> {
         siblings_max,
         write_back_delay_ms,
         ttl_ms,
+        key_rate_max,
     };
     settings.check().map_err(|_| Malformed("settings"))?;
     let id = KeyspaceEntry::id_of(&name);

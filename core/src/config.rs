@@ -42,6 +42,11 @@ pub struct Config {
     pub in_flight_max: usize,
     /// What requests in flight may weigh together, in bytes: beyond, new ones are shed.
     pub cost_in_flight_max: u64,
+    /// Reads a second from which on the reads of a key that are under way at once share a flight
+    /// (see `coordinator::flights`); 0: those of every key.
+    pub shared_reads_per_s: u32,
+    /// Bytes of plugins' answers that are kept for further reads.
+    pub view_cache_bytes: usize,
     /// A bug to run with, in a simulation that must find it.
     #[cfg(feature = "mutants")]
     pub mutant: Option<crate::mutant::Mutant>,
@@ -62,6 +67,8 @@ impl Config {
             catalog_period_ms: 1_000,
             in_flight_max: 20_000,
             cost_in_flight_max: 256 << 20,
+            shared_reads_per_s: 500,
+            view_cache_bytes: 16 << 20,
             #[cfg(feature = "mutants")]
             mutant: None,
         }

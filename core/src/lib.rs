@@ -21,6 +21,7 @@ pub mod config;
 mod coordinator;
 pub mod event;
 pub mod fold;
+pub mod hot_keys;
 pub mod id;
 mod keyspaces;
 pub mod message;

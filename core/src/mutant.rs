@@ -42,11 +42,13 @@ pub enum Mutant {
     LostWritesAcknowledged,
     /// Some writes change their key and not the leaf that stands for it.
     TreeForgetsAWrite,
+    /// A read shares the answer of one that had read before it began.
+    ReadJoinsRunningFlight,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 17] = [
+    pub const ALL: [Mutant; 18] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -64,5 +66,6 @@ impl Mutant {
         Mutant::RepeatedForwardIsDone,
         Mutant::LostWritesAcknowledged,
         Mutant::TreeForgetsAWrite,
+        Mutant::ReadJoinsRunningFlight,
     ];
 }

@@ -7,8 +7,9 @@ use crate::anti_entropy::{AntiEntropy, Rescan, TreeWrite};
 use crate::boot::{Incarnation, identity_op};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::coordinator::{Forwarding, Load, Paces, Reading, WriteBacks, Writing};
+use crate::coordinator::{Flights, Forwarding, Load, Paces, Reading, WriteBacks, Writing};
 use crate::event::{Durability, Effect, Effects, Event, Notice, ScanPage, StorageFailure, WriteOp};
+use crate::hot_keys::HotKeys;
 use crate::id::{ActorId, ClientTicket, Dot, Millis, NodeId, OpId, PluginHash, RequestId, Ticket};
 use crate::keyspaces::Keyspaces;
 use crate::message::Message;
@@ -37,6 +38,8 @@ pub struct Node {
     pub(crate) write_backs: WriteBacks,
     pub(crate) active: BTreeMap<Bytes, Box<ActiveKey>>,
     pub(crate) load: Load,
+    pub(crate) hot_keys: HotKeys,
+    pub(crate) flights: Flights,
     pub(crate) paces: Paces,
     pub(crate) anti_entropy: AntiEntropy,
     pub(crate) counters: Counters,
@@ -218,6 +221,8 @@ pub(crate) struct Counters {
     pub(crate) uncertain: u64,
     pub(crate) refused: u64,
     pub(crate) shed: u64,
+    pub(crate) too_hot: u64,
+    pub(crate) reads_shared: u64,
     pub(crate) read_repairs: u64,
     pub(crate) hedges: u64,
     pub(crate) hedges_refused: u64,
@@ -272,6 +277,8 @@ impl Node {
             write_backs: WriteBacks::default(),
             active: BTreeMap::new(),
             load: Load::default(),
+            hot_keys: HotKeys::default(),
+            flights: Flights::default(),
             paces: Paces::default(),
             anti_entropy: AntiEntropy::default(),
             counters: Counters::default(),
@@ -448,6 +455,8 @@ impl Node {
                 c.hedges_refused,
             ),
             ("probes", "reads that asked a replica to learn how fast it is", c.probes),
+            ("requests_too_hot", "requests refused because their key was asked for too much", c.too_hot),
+            ("reads_shared", "reads of hot keys answered by another's flight", c.reads_shared),
             ("views", "conflicts shown to a plugin for a read", c.views),
             ("joins", "lattice states joined by a plugin", c.joins),
             ("plugin_failures", "plugin calls without an answer; the siblings stayed", c.plugin_failures),

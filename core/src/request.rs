@@ -98,7 +98,7 @@ impl Operation {
 }
 
 /// What a get answers with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
     /// The policy's view.
     Resolved,
@@ -302,6 +302,14 @@ pub enum Problem {
     /// Shed; nothing was done.
     #[error("overloaded; retry in {retry_after_ms} ms")]
     Overloaded {
+        /// When to come back.
+        retry_after_ms: u32,
+    },
+    /// More is asked of this key than its keyspace's `key_rate_max` allows; nothing was done.
+    #[error("the key is asked for more than {limit_per_s} times a second; retry in {retry_after_ms} ms")]
+    KeyTooHot {
+        /// The keyspace's limit.
+        limit_per_s: u32,
         /// When to come back.
         retry_after_ms: u32,
     },

@@ -10,12 +10,12 @@
 //! Absent: what a reader is shown of it.
 
 use super::Admitted;
+use super::flights::{Route, Waiter};
 use super::quorum::Tally;
 use crate::event::{Effect, Effects, Notice, Record, StorageFailure};
 use crate::id::{Millis, NodeId, OpId};
 use crate::message::{Message, ReadAnswer};
-use crate::node::{Node, Origin, Purpose, Timer};
-use crate::plugin::PluginAnswer;
+use crate::node::{Node, Purpose, Timer};
 use crate::request::{Problem, Want};
 use crate::target::Target;
 use crate::version::{Digest, KeyState, Kind, codec};
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 
 /// What a read is for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Goal {
     /// A client's get.
     Get(Want),
@@ -34,8 +34,11 @@ pub(crate) enum Goal {
 }
 
 /// A read under way at its coordinator.
+#[derive(Clone)]
 pub(crate) struct Reading {
-    pub(super) origin: Origin,
+    pub(super) waiters: Vec<Waiter>,
+    /// Set where it may be shared.
+    pub(super) route: Option<Route>,
     pub(super) target: Target,
     pub(super) goal: Goal,
     pub(super) tally: Tally,
@@ -49,8 +52,9 @@ pub(crate) struct Reading {
     own: Option<Digest>,
     /// By this time it is judged what has expired.
     pub(super) viewed_at: Millis,
-    deadline: Millis,
-    hedge_at: Option<Millis>,
+    /// When the first who waits loses patience.
+    pub(super) deadline: Millis,
+    pub(super) hedge_at: Option<Millis>,
     /// The budget left it waiting once: next time it asks one more regardless.
     hedge_was_refused: bool,
     pub(super) stage: Stage,
@@ -64,7 +68,10 @@ impl Reading {
 }
 
 /// How far a read has come.
+#[derive(Clone, Copy)]
 pub(super) enum Stage {
+    /// For another flight of its route to land.
+    Boarding,
     Gathering,
     /// The plugin was asked to join a query's fragments first.
     Joining,
@@ -89,21 +96,14 @@ impl Node {
             return self.refuse(origin, Problem::InvalidArgument { field: "path", reason }, effects);
         }
         self.counters.reads += 1;
-        let own = self.config.node;
-        let mut others = primaries;
-        others.retain(|node| *node != own);
-        // Best last, to be popped: fast before slow, and all that can be reached before those that
-        // cannot.
-        self.paces.order(&mut others);
-        others.sort_by_key(|node| self.is_reachable(*node));
         let op = self.op();
-        let storage_key = target.storage_key.clone();
         let reading = Reading {
-            origin,
+            waiters: vec![Waiter { origin, deadline }],
+            route: None,
             target,
             goal,
             tally: Tally::new(needed),
-            unasked: others,
+            unasked: primaries,
             asked: Vec::new(),
             answers: Vec::with_capacity(needed as usize),
             merged: KeyState::empty(kind),
@@ -112,10 +112,25 @@ impl Node {
             deadline,
             hedge_at: None,
             hedge_was_refused: false,
-            stage: Stage::Gathering,
+            stage: Stage::Boarding,
         };
-        self.reading.insert(op, Box::new(reading));
-        self.set_timer(deadline, Timer::Read(op));
+        self.board(now, op, reading, effects);
+    }
+
+    /// Its first look, at this node's own copy.
+    pub(super) fn take_off(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        reading.stage = Stage::Gathering;
+        let storage_key = reading.target.storage_key.clone();
+        let mut others = std::mem::take(&mut reading.unasked);
+        others.retain(|node| *node != self.config.node);
+        // Best last, to be popped: fast before slow, and all that can be reached before those that
+        // cannot.
+        self.paces.order(&mut others);
+        others.sort_by_key(|node| self.is_reachable(*node));
+        if let Some(reading) = self.reading.get_mut(&op) {
+            reading.unasked = others;
+        }
         if let Some(state) = self.loaded(&storage_key).cloned() {
             return self.own_copy(now, op, state, effects);
         }
@@ -263,7 +278,7 @@ impl Node {
     }
 
     /// Those that were asked and have not answered are at least so slow.
-    fn note_silence(&mut self, now: Millis, op: OpId) {
+    pub(super) fn note_silence(&mut self, now: Millis, op: OpId) {
         let Some(reading) = self.reading.get(&op) else { return };
         for (node, at) in &reading.asked {
             if reading.answers.iter().all(|(answered, _)| answered != node) {
@@ -310,31 +325,6 @@ impl Node {
                 effects.push(Effect::Send { to, message });
             }
         }
-    }
-
-    /// Patience is over.
-    pub(crate) fn read_timed_out(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
-        let Some(reading) = self.reading.get(&op) else { return };
-        if matches!(reading.stage, Stage::Gathering) {
-            self.note_silence(now, op);
-            let Some(reading) = self.reading.get(&op) else { return };
-            let (needed, reachable) = (reading.tally.acks().needed, reading.tally.count());
-            if let Some(reading) = self.finish(op) {
-                self.refuse(reading.origin, Problem::NotEnoughReplicas { needed, reachable }, effects);
-            }
-            return;
-        }
-        // The plugin has taken too long: the siblings are shown (R7).
-        self.view_done(now, op, PluginAnswer::Failed("no answer within the request's time".into()), effects);
-    }
-
-    pub(super) fn finish(&mut self, op: OpId) -> Option<Reading> {
-        let reading = self.reading.remove(&op)?;
-        self.clear_timer(reading.deadline, Timer::Read(op));
-        if let Some(at) = reading.hedge_at {
-            self.clear_timer(at, Timer::Hedge(op));
-        }
-        Some(*reading)
     }
 }
 

@@ -11,6 +11,7 @@
 //! the client's request, with its id, and never forwarded twice (riak_kv#1046). In: requests,
 //! answers of replicas. Out: outcomes. Absent: a node's own copy (`replica`).
 
+mod flights;
 mod get;
 mod load;
 mod pace;
@@ -20,6 +21,7 @@ mod show;
 mod view;
 mod write_back;
 
+pub(crate) use flights::Flights;
 pub(crate) use get::Reading;
 pub(crate) use load::Load;
 pub(crate) use pace::Paces;
@@ -92,6 +94,10 @@ impl Node {
         }
         if !primaries.contains(&self.config.node) {
             return self.forward(origin, request, needed, deadline, &primaries, effects);
+        }
+        if let Err(problem) = self.hot_keys.note(now, &target, request.operation.is_write()) {
+            self.counters.too_hot += 1;
+            return self.refuse(origin, problem, effects);
         }
         let admitted = Admitted { origin, target, needed, deadline, primaries };
         match request.operation {

@@ -67,17 +67,17 @@ impl Node {
         match (&reading.goal, &reading.stage) {
             (Goal::Query(_), Stage::Viewing) => {
                 let result = self.plugin_value(&entry, answer, effects);
-                self.queried(op, result, effects);
+                self.queried(now, op, result, effects);
             }
             (Goal::Query(_), _) => match answer {
                 PluginAnswer::Value(state) => self.query(op, state, effects),
                 other => {
                     let reason = view::reason(other);
-                    self.queried(op, Err(Problem::Unresolved { reason }), effects);
+                    self.queried(now, op, Err(Problem::Unresolved { reason }), effects);
                 }
             },
             (Goal::WriteBack, _) => {
-                if let Some(reading) = self.finish(op) {
+                if let Some(reading) = self.finish(now, op, effects) {
                     self.store_resolution(now, reading, answer, effects);
                 }
             }
@@ -93,27 +93,27 @@ impl Node {
         let Some(reading) = self.reading.get(&op) else { return };
         match &reading.goal {
             Goal::Get(_) => {
-                let Some(reading) = self.finish(op) else { return };
+                let Some(reading) = self.finish(now, op, effects) else { return };
                 if put::distinct(now, &reading.merged) > 1 {
                     self.conflict_seen(now, &reading.target, &reading.merged);
                 }
                 let View { presence, siblings, resolution } = view;
                 let context = self.context(&reading);
                 let reply = GetReply { presence, siblings, context, resolution, acks: reading.tally.acks() };
-                self.answer(reading.origin, Outcome::Got(reply), effects);
+                self.answer_waiters(&reading.waiters, &Outcome::Got(reply), effects);
             }
             Goal::Query(_) => match view.siblings.into_iter().next().and_then(|sibling| sibling.content) {
                 Some(state) if view.presence == Presence::Found => self.query(op, state, effects),
                 _ => {
-                    let Some(reading) = self.finish(op) else { return };
+                    let Some(reading) = self.finish(now, op, effects) else { return };
                     let context = self.context(&reading);
                     let acks = reading.tally.acks();
                     let reply = QueryReply { presence: view.presence, result: Bytes::new(), context, acks };
-                    self.answer(reading.origin, Outcome::Queried(reply), effects);
+                    self.answer_waiters(&reading.waiters, &Outcome::Queried(reply), effects);
                 }
             },
             // Nothing to settle any more.
-            Goal::WriteBack => drop(self.finish(op)),
+            Goal::WriteBack => drop(self.finish(now, op, effects)),
         }
     }
 
@@ -125,16 +125,16 @@ impl Node {
         self.ask_view(op, call, effects);
     }
 
-    fn queried(&mut self, op: OpId, result: Result<Bytes, Problem>, effects: &mut Effects) {
-        let Some(reading) = self.finish(op) else { return };
+    fn queried(&mut self, now: Millis, op: OpId, result: Result<Bytes, Problem>, effects: &mut Effects) {
+        let Some(reading) = self.finish(now, op, effects) else { return };
         match result {
             Ok(result) => {
                 let context = self.context(&reading);
                 let acks = reading.tally.acks();
                 let reply = QueryReply { presence: Presence::Found, result, context, acks };
-                self.answer(reading.origin, Outcome::Queried(reply), effects);
+                self.answer_waiters(&reading.waiters, &Outcome::Queried(reply), effects);
             }
-            Err(problem) => self.refuse(reading.origin, problem, effects),
+            Err(problem) => self.answer_waiters(&reading.waiters, &Outcome::Failed(problem), effects),
         }
     }
 

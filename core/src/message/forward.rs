@@ -363,6 +363,11 @@ fn put_problem(b: &mut BytesMut, problem: &Problem) {
             b.put_u8(13);
             b.bytes(reason.as_bytes());
         }
+        Problem::KeyTooHot { limit_per_s, retry_after_ms } => {
+            b.put_u8(14);
+            b.varint(u64::from(*limit_per_s));
+            b.varint(u64::from(*retry_after_ms));
+        }
     }
 }
 
@@ -395,6 +400,9 @@ fn read_problem(r: &mut Reader) -> Result<Problem, Malformed> {
         11 => Problem::Unresolved { reason: r.string("reason")? },
         12 => Problem::ClockSkew { ahead_ms: r.varint("ahead")? },
         13 => Problem::Storage { reason: r.string("reason")? },
+        14 => {
+            Problem::KeyTooHot { limit_per_s: read_u32(r, "limit")?, retry_after_ms: read_u32(r, "retry")? }
+        }
         _ => return Err(Malformed("problem")),
     })
 }

@@ -70,6 +70,10 @@ pub(crate) fn of(problem: &Problem, directory: &Directory) -> v1::Problem {
             Code::ResourceExhausted,
             Some(Detail::Overloaded(v1::Overloaded { retry_after_ms: *retry_after_ms })),
         ),
+        Problem::KeyTooHot { retry_after_ms, .. } => (
+            Code::ResourceExhausted,
+            Some(Detail::Overloaded(v1::Overloaded { retry_after_ms: *retry_after_ms })),
+        ),
         Problem::InvalidArgument { field, reason } => (
             Code::InvalidArgument,
             Some(Detail::InvalidArgument(v1::InvalidArgument {

@@ -481,6 +481,7 @@ fn outcome_name(outcome: &Outcome) -> &'static str {
             Problem::ContextRequired => "failed: context required",
             Problem::UnknownKeyspace { .. } => "failed: unknown keyspace",
             Problem::Overloaded { .. } => "failed: overloaded",
+            Problem::KeyTooHot { .. } => "failed: key too hot",
             Problem::Unresolved { .. } => "failed: unresolved",
             Problem::ClockSkew { .. } => "failed: clock skew",
             Problem::Storage { .. } => "failed: storage",

@@ -274,6 +274,8 @@ impl World {
         config.built_in = StandIn::ALL.iter().map(|stand_in| stand_in.entry()).collect();
         config.timeout_ms = 1_000;
         config.catalog_period_ms = 2_000;
+        // Every key is hot enough for its reads to share flights.
+        config.shared_reads_per_s = 0;
         if let Some(super::bug::Bug::Core(mutant)) = self.options.bug {
             config.mutant = Some(mutant);
         }
