@@ -281,7 +281,7 @@ fn configuration(network: &Network, count: usize, node: usize, data: &Path) -> S
     format!(
         "[node]\nname = \"{}\"\n\n\
          [cluster]\nname = \"nemesis\"\nsecret = \"known to everybody here\"\nmembers = [\n{}]\n\n\
-         [storage]\ndir = {:?}\nmemtable_mb = 4\nlog_file_mb = 4\ncache_mb = 16\n",
+         [storage]\ndir = {:?}\nmemtable_mb = 1\nlog_file_mb = 1\ncache_mb = 16\n",
         network::name(node),
         members.concat(),
         data.display().to_string(),
