@@ -16,8 +16,8 @@ use bytes::Bytes;
 use merganser_core::event::{self, StorageFailure};
 use merganser_core::id::Ticket;
 use merganser_storage::{
-    Background, CommitSink, Db, Durability, Error, Fold, FoldError, KeySpan, Lookup, Op, Options, PageRequest,
-    Record, Write,
+    Background, CommitSink, Db, Durability, Error, Fold, FoldError, KeySpan, Lookup, Op, Options,
+    PageRequest, Record, Write,
 };
 use parking_lot::Mutex;
 use std::sync::{Arc, mpsc};
@@ -49,6 +49,10 @@ impl Fold for CoreFold {
         let fragments: Vec<_> = fragments_newest_first.iter().cloned().map(to_core).collect();
         let folded = merganser_core::fold::fold(key, &fragments);
         folded.map(from_core).map_err(|error| FoldError(error.to_string()))
+    }
+
+    fn fold_at_once(&self, key: &[u8], newer_head: &Bytes, older_head: &Bytes) -> Option<Bytes> {
+        merganser_core::fold::fold_at_once(key, newer_head, older_head)
     }
 }
 

@@ -19,6 +19,7 @@ pub mod inspect;
 mod key_span;
 mod levels;
 pub mod limits;
+mod map_key;
 mod memtable;
 mod merge;
 mod metrics;

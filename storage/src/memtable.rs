@@ -5,7 +5,7 @@
 //! allocates nothing of its own. Deliberately absent: durability (the log) and snapshots of single keys in
 //! time: one record per key, newer operations replace or stack.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{self as map, BTreeMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +13,8 @@ use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::fragment::{Fragment, Kind, reduce};
+use crate::fragment::{Fragment, Kind, Value, reduce};
+use crate::map_key::{MapKey, Placed, Sought};
 use crate::record::Fold;
 
 const SHARDS: usize = 16;
@@ -21,6 +22,9 @@ const SHARDS: usize = 16;
 const ENTRY_OVERHEAD_BYTES: usize = 128;
 /// Stacks of this height are folded while inserting, so that a hot key's reads stay cheap.
 const STACK_MAX: usize = 32;
+
+/// Heads up to this length are offered to be folded at once.
+const SMALL_HEAD_BYTES_MAX: usize = 64;
 
 /// One key's stack. `older` is empty for nearly all keys and then allocates nothing.
 struct Entry {
@@ -39,7 +43,7 @@ pub(crate) type Group = (Bytes, Vec<Fragment>);
 
 /// An ordered map in shards, so that readers rarely meet the writer.
 pub(crate) struct Memtable {
-    shards: [RwLock<BTreeMap<Bytes, Entry>>; SHARDS],
+    shards: [RwLock<BTreeMap<MapKey, Entry>>; SHARDS],
     bytes: AtomicUsize,
     /// The log whose operations are in here.
     pub(crate) log_number: u64,
@@ -57,7 +61,7 @@ impl Memtable {
         }
     }
 
-    fn shard(&self, key: &[u8]) -> &RwLock<BTreeMap<Bytes, Entry>> {
+    fn shard(&self, key: &[u8]) -> &RwLock<BTreeMap<MapKey, Entry>> {
         &self.shards[xxh3_64(key) as usize % SHARDS]
     }
 
@@ -71,20 +75,32 @@ impl Memtable {
     }
 
     /// Charges a log frame that entries point into.
-    pub(crate) fn charge(&self, frame_bytes: usize, entries: usize) {
-        self.bytes.fetch_add(frame_bytes + entries * ENTRY_OVERHEAD_BYTES, Ordering::Relaxed);
+    pub(crate) fn charge(&self, frame_bytes: usize) {
+        self.bytes.fetch_add(frame_bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn insert(&self, key: Bytes, fragment: Fragment, fold: &dyn Fold) {
         let mut shard = self.shard(&key).write();
-        let Some(entry) = shard.get_mut(&key) else {
-            shard.insert(key, Entry { newest: fragment, older: Vec::new() });
-            return;
+        let entry = match shard.entry(MapKey::new(key.clone())) {
+            map::Entry::Vacant(place) => {
+                self.charge(ENTRY_OVERHEAD_BYTES);
+                place.insert(Entry { newest: fragment, older: Vec::new() });
+                return;
+            }
+            map::Entry::Occupied(place) => place.into_mut(),
         };
         if fragment.is_complete() {
             *entry = Entry { newest: fragment, older: Vec::new() };
             return;
         }
+        if let (Some(newer), Some(older)) = (small_head(&fragment), small_head(&entry.newest))
+            && let Some(head) = fold.fold_at_once(&key, newer, older)
+        {
+            // The older one's kind stays: what a put and a merge make is complete.
+            entry.newest.head = head;
+            return;
+        }
+        self.charge(ENTRY_OVERHEAD_BYTES);
         let previous = std::mem::replace(&mut entry.newest, fragment);
         entry.older.push(previous);
         if entry.older.len() % STACK_MAX == 0 {
@@ -93,13 +109,15 @@ impl Memtable {
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Vec<Fragment> {
-        self.shard(key).read().get(key).map(Entry::fragments).unwrap_or_default()
+        let shard = self.shard(key).read();
+        shard.get(&Sought::new(key) as &dyn Placed).map(Entry::fragments).unwrap_or_default()
     }
 
     /// The only fragment that matters, without a stack's allocation, for the common read.
     pub(crate) fn get_complete(&self, key: &[u8]) -> Option<Fragment> {
         let shard = self.shard(key).read();
-        shard.get(key).map(|entry| &entry.newest).filter(|newest| newest.is_complete()).cloned()
+        let entry = shard.get(&Sought::new(key) as &dyn Placed);
+        entry.map(|entry| &entry.newest).filter(|newest| newest.is_complete()).cloned()
     }
 
     /// Up to `max` keys after `from`, in order. Writers wait meanwhile, so `max` is small.
@@ -107,19 +125,32 @@ impl Memtable {
         if range_is_empty(from, to) {
             return Vec::new();
         }
-        let shards: Vec<RwLockReadGuard<'_, BTreeMap<Bytes, Entry>>> =
+        let shards: Vec<RwLockReadGuard<'_, BTreeMap<MapKey, Entry>>> =
             self.shards.iter().map(|shard| shard.read()).collect();
+        let (from, to) = (from.map(Sought::new), to.map(Sought::new));
+        let bounds = (placed(&from), placed(&to));
         let mut walks: Vec<_> =
-            shards.iter().map(|shard| shard.range::<[u8], _>((from, to)).peekable()).collect();
+            shards.iter().map(|shard| shard.range::<dyn Placed, _>(bounds).peekable()).collect();
         let mut page = Vec::new();
         while page.len() < max {
             let first = walks.iter_mut().enumerate().filter_map(|(i, walk)| Some((walk.peek()?.0, i))).min();
             let Some((_, shard)) = first else { break };
             let (key, entry) = walks[shard].next().expect("the walk was peeked");
-            page.push((key.clone(), entry.fragments()));
+            page.push((key.key().clone(), entry.fragments()));
         }
         page
     }
+}
+
+fn placed<'a>(bound: &'a Bound<Sought<'_>>) -> Bound<&'a (dyn Placed + 'a)> {
+    bound.as_ref().map(|key| key as &dyn Placed)
+}
+
+/// The head of a fragment that is small, has no body and is state.
+fn small_head(fragment: &Fragment) -> Option<&Bytes> {
+    let Value::Held(body) = &fragment.value else { return None };
+    let small = body.raw_len == 0 && fragment.head.len() <= SMALL_HEAD_BYTES_MAX;
+    (small && fragment.kind != Kind::Remove).then_some(&fragment.head)
 }
 
 /// `BTreeMap::range` panics on ranges that end before they start; bounds come from callers.
@@ -148,8 +179,8 @@ fn shrink(key: &Bytes, entry: &mut Entry, fold: &dyn Fold) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fragment::{Body, Value};
-    use crate::record::NewestWins;
+    use crate::fragment::Body;
+    use crate::record::{FoldError, NewestWins, Record};
 
     fn fragment(kind: Kind, head: &'static str) -> Fragment {
         Fragment { kind, head: Bytes::from(head), value: Value::Held(Body::default()) }
@@ -178,6 +209,42 @@ mod tests {
             table.insert(Bytes::from("k"), fragment(Kind::Merge, "x"), &NewestWins);
         }
         assert!(table.get(b"k").len() <= STACK_MAX + 1);
+    }
+
+    /// Strings heads together at once, but none of the key `apart`.
+    struct AtOnce;
+
+    impl Fold for AtOnce {
+        fn fold(&self, _key: &[u8], _newest_first: &[Record]) -> Result<Record, FoldError> {
+            Err(FoldError("not needed".into()))
+        }
+
+        fn fold_at_once(&self, key: &[u8], newer: &Bytes, older: &Bytes) -> Option<Bytes> {
+            (key != b"apart").then(|| [&older[..], newer].concat().into())
+        }
+    }
+
+    #[test]
+    fn small_fragments_without_a_body_are_folded_at_once_where_the_caller_can() {
+        let table = Memtable::new(1, 1);
+        let insert = |key: &'static str, fragment| table.insert(Bytes::from(key), fragment, &AtOnce);
+        for head in ["a", "b", "c"] {
+            insert("counter", fragment(Kind::Merge, head));
+            insert("apart", fragment(Kind::Merge, head));
+        }
+        assert_eq!(heads(&table.get(b"counter")), ["abc"]);
+        assert_eq!(table.get(b"counter")[0].kind, Kind::Merge, "what is older in tables still counts");
+        assert_eq!(heads(&table.get(b"apart")), ["c", "b", "a"]);
+        insert("put", fragment(Kind::Put, "a"));
+        insert("put", fragment(Kind::Merge, "b"));
+        assert_eq!((heads(&table.get(b"put")), table.get(b"put")[0].kind), (vec!["ab".into()], Kind::Put));
+        // A remove is no state, a body is not small.
+        insert("put", Fragment::remove());
+        insert("put", fragment(Kind::Merge, "c"));
+        assert_eq!(heads(&table.get(b"put")), ["c", ""]);
+        let body = Value::Held(Body::raw(Bytes::from("body")));
+        insert("counter", Fragment { kind: Kind::Merge, head: Bytes::from("d"), value: body });
+        assert_eq!(heads(&table.get(b"counter")), ["d", "abc"]);
     }
 
     #[test]

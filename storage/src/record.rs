@@ -97,6 +97,13 @@ pub trait Fold: Send + Sync {
     fn fold_heads(&self, _key: &[u8], _heads_newest_first: &[Bytes]) -> Option<Bytes> {
         None
     }
+
+    /// Joins two small fragments that have no body, at once while the newer one is written: for counters and the
+    /// like, where a fold costs less than keeping both. `None` keeps both for later. On the path of every small
+    /// merge, so it must be quick to decline.
+    fn fold_at_once(&self, _key: &[u8], _newer_head: &Bytes, _older_head: &Bytes) -> Option<Bytes> {
+        None
+    }
 }
 
 /// The simplest fold: the newest fragment is the state.

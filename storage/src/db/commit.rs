@@ -169,7 +169,7 @@ impl Inner {
         log.sequence_next += writes;
         let memtable = self.shape().active.clone();
         let ops = staged.into_ops();
-        memtable.charge(frame_bytes as usize, ops.len());
+        memtable.charge(frame_bytes as usize);
         Counters::add(&self.counters.commit_groups, 1);
         Counters::add(&self.counters.writes, writes);
         Counters::add(&self.counters.ops, ops.len() as u64);

@@ -178,7 +178,7 @@ impl Replay<'_> {
         let ops = writes.iter().map(Vec::len).sum::<usize>();
         recovery.replayed_writes += writes.len() as u64;
         recovery.replayed_records += ops as u64;
-        memtable.charge(frame_bytes, ops);
+        memtable.charge(frame_bytes);
         for (key, fragment) in writes.into_iter().flatten() {
             memtable.insert(key, fragment, self.fold);
         }

@@ -97,6 +97,10 @@ impl Fold for CoreFold {
         let records: Vec<Record> = newest_first.iter().map(to_core).collect();
         fold::fold(key, &records).map(to_storage).map_err(|error| FoldError(error.to_string()))
     }
+
+    fn fold_at_once(&self, key: &[u8], newer_head: &Bytes, older_head: &Bytes) -> Option<Bytes> {
+        fold::fold_at_once(key, newer_head, older_head)
+    }
 }
 
 /// Why a machine does not serve.
