@@ -10,8 +10,10 @@
 //! much is a bug to be found. Only deletes are taken from contexts, for nobody is shown them.
 //! Absent: judgement.
 
+use crate::losses::Losses;
 use bytes::Bytes;
 use merganser_core::catalog::{DeleteSemantics, Policy};
+use merganser_core::event::Durability;
 use merganser_core::id::{Dot, KeyspaceId, RequestId};
 use merganser_core::version::{DotSet, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +40,8 @@ pub struct Key {
     pub storage_key: Bytes,
     /// Replicas.
     pub n: usize,
+    /// When a replica counts a write as held.
+    pub durability: Durability,
     /// Only one client writes it.
     pub solo: Option<usize>,
 }
@@ -145,8 +149,8 @@ pub struct History {
     pub acknowledgements: Vec<Acknowledgement>,
     /// Deletes by key, in causal keyspaces.
     tombstones: BTreeMap<KeyIndex, Vec<Dot>>,
-    /// When a disk was lost for good, if one was.
-    pub disk_lost_at_us: Option<u64>,
+    /// What machines lost.
+    pub losses: Losses,
 }
 
 impl History {
@@ -220,6 +224,12 @@ impl History {
             Some(fact) => &fact.merged_from,
             None => &[],
         }
+    }
+
+    /// Whether an acknowledged write may be lost.
+    pub fn is_excused(&self, ack: &Acknowledgement) -> bool {
+        let op = &self.ops[ack.op];
+        self.losses.excuse(&self.keys[op.key], op.begun_us, ack.needed)
     }
 
     /// Everything that can be reached from `roots` over "had seen".

@@ -4,6 +4,7 @@
 //! ```text
 //!   sim/       the world: nodes, network, disks, plugins, clients, faults; one clock, one seed
 //!   history    what clients asked and were told; what states showed
+//!   losses     what machines lost, and what that excuses
 //!   properties what must hold, one file each
 //!   small_model/ every order of a few steps of three replicas
 //!   bin/sim    many seeds, one seed with its trace, the known bugs
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod history;
+pub mod losses;
 pub mod properties;
 pub mod sim;
 pub mod small_model;

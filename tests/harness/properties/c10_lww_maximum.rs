@@ -28,7 +28,8 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
             let acknowledged =
                 history.acknowledgements.iter().filter(|ack| history.ops[ack.op].key == end.key);
             let stamp = |dot: &Dot| history.dots.get(dot).map(|fact| (fact.stamp, *dot));
-            let highest = acknowledged.filter(|ack| ack.needed > 1).filter_map(|ack| stamp(&ack.dot)).max();
+            let highest =
+                acknowledged.filter(|ack| !history.is_excused(ack)).filter_map(|ack| stamp(&ack.dot)).max();
             if highest > winner {
                 return broken("C10", format!("the winner {winner:?} is below the acknowledged {highest:?}"));
             }

@@ -4,7 +4,7 @@
 //! *causal* every acknowledged dot is reached from live versions and effective deletes over what
 //! their writers had been shown. *lww* it, or a version with a higher (stamp, dot), is the winner.
 //! *lattice* the joined value holds the write, unless a delete saw it (or, where deletes win, may
-//! have been concurrent with it). A write whose outcome is unknown may be in or out.
+//! have been concurrent with it). What all its machines lost (`losses.rs`) is excused. A write whose outcome is unknown may be in or out.
 
 use super::{Check, Final, broken};
 use crate::history::{History, KeyIndex, Op, What};
@@ -15,15 +15,12 @@ use std::collections::BTreeSet;
 
 pub(super) fn at_end(history: &History, end: &Final) -> Check {
     let acknowledged = history.acknowledgements.iter().filter(|ack| history.ops[ack.op].key == end.key);
-    let spared = |ack: &&crate::history::Acknowledgement| {
-        // One copy on a disk that is gone is beyond what W=1 survives.
-        !(ack.needed < 2 && history.disk_lost_at_us.is_some_and(|at| history.ops[ack.op].begun_us <= at))
-    };
+    let binding = |ack: &&crate::history::Acknowledgement| !history.is_excused(ack);
     match &end.joined {
         KeyState::Causal(siblings) => {
             let deletes = history.deletes_within(end.key, siblings.seen());
             let reached = history.reach(siblings.iter().map(|(dot, _)| *dot).chain(deletes));
-            for ack in acknowledged.filter(spared) {
+            for ack in acknowledged.filter(binding) {
                 if !reached.contains(&ack.dot) {
                     let live: Vec<String> = siblings.iter().map(|(dot, _)| history.name(*dot)).collect();
                     let text = format!("{} was acknowledged to op {}; ", history.name(ack.dot), ack.op);
@@ -32,7 +29,7 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
             }
         }
         KeyState::Lww(register) => {
-            for ack in acknowledged.filter(spared) {
+            for ack in acknowledged.filter(binding) {
                 let stamp = history.dots.get(&ack.dot).map(|fact| fact.stamp);
                 if stamp.is_none_or(|stamp| !register.covers(ack.dot, stamp)) {
                     let winner = register.order();
@@ -48,7 +45,7 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
             for fragment in fragments.iter() {
                 held.extend(ids_of(history, end.key, &fragment.value).unwrap_or_default());
             }
-            for ack in acknowledged.filter(spared) {
+            for ack in acknowledged.filter(binding) {
                 let missing = written(&history.ops[ack.op], ack.op).into_iter().find(|id| !held.contains(id));
                 if let Some(id) = missing.filter(|id| !deleted(history, end.key, *id)) {
                     return broken(

@@ -36,8 +36,9 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
         let writers = history.writers.get(id).map_or(&[][..], Vec::as_slice);
         writers.len() == 1 && writers.iter().all(|op| history.ops[*op].attempts == 1)
     };
-    for (index, op) in history.ops.iter().enumerate() {
-        let deletes = op.key == end.key && op.what == What::Delete && op.acknowledged;
+    for ack in &history.acknowledgements {
+        let (index, op) = (ack.op, &history.ops[ack.op]);
+        let deletes = op.key == end.key && op.what == What::Delete && !history.is_excused(ack);
         if deletes && !held.is_empty() && held.iter().all(|id| once(id) && op.seen.ids.contains(id)) {
             return broken("C4", format!("op {index} deleted what it saw, and {held:?} is back"));
         }

@@ -1,8 +1,8 @@
 //! C8, freshness: with R + W > N, a read that began after an acknowledged write sees it, or what
 //! saw or beat it.
 //!
-//! In: OKs, and what a read's context covers. Strict quorums only; reads that began before a disk
-//! was lost for good are the last that this holds for, until repair has run.
+//! In: OKs, and what a read's context covers. Strict quorums only; from the loss of a disk on, reads may
+//! miss what it held, until all replicas were equal again.
 
 use super::{Check, broken};
 use crate::history::{History, OpIndex};
@@ -10,13 +10,12 @@ use merganser_core::version::{Context, Stamp};
 
 /// A read at `needed` replicas that began at `begun_us` and came back with `context`.
 pub fn on_read(history: &History, op: OpIndex, begun_us: u64, needed: u32, context: &Context) -> Check {
-    if history.disk_lost_at_us.is_some() {
-        return Ok(());
-    }
     let key = history.ops[op].key;
     let n = history.keys[key].n as u32;
     for ack in history.acknowledgements.iter().filter(|ack| history.ops[ack.op].key == key) {
-        if ack.at_us >= begun_us || ack.needed + needed <= n {
+        let written_us = history.ops[ack.op].begun_us;
+        let blurred = history.losses.blur(&history.keys[key], written_us, begun_us);
+        if ack.at_us >= begun_us || ack.needed + needed <= n || blurred {
             continue;
         }
         let fact = history.dots.get(&ack.dot);

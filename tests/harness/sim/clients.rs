@@ -17,7 +17,7 @@ use crate::properties::{
 };
 use bytes::Bytes;
 use merganser_core::catalog::Policy;
-use merganser_core::event::Event;
+use merganser_core::event::{Durability, Event};
 use merganser_core::id::{ClientTicket, Dot};
 use merganser_core::request::{
     GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution, Want, WriteReply,
@@ -285,7 +285,7 @@ impl World {
                 broken("C10", format!("op {op} has {stamp:?} and its context says {:?}", context.stamp))?;
             }
         }
-        self.check_durable(key, reply, stamp)?;
+        self.check_durable(key, self.history.ops[op].begun_us, reply, stamp)?;
         let facts = &mut self.history.ops[op];
         facts.acknowledged = true;
         facts.dots.push(reply.dot);
@@ -313,9 +313,11 @@ impl World {
     }
 
     /// C2, at the instant of OK.
-    fn check_durable(&mut self, key: KeyIndex, reply: &WriteReply, stamp: Stamp) -> Check {
-        if self.history.disk_lost_at_us.is_some_and(|at| self.now_us < at + 2_000_000) {
-            // A copy that was counted may have been on the disk that is gone.
+    fn check_durable(&mut self, key: KeyIndex, begun_us: u64, reply: &WriteReply, stamp: Stamp) -> Check {
+        let losses = &self.history.losses;
+        let unsynced = self.history.keys[key].durability != Durability::Sync;
+        // A copy that was counted may have been on the disk that is gone, or in the process.
+        if losses.is_short_of_a_copy() || (unsynced && losses.any_stop_since(begun_us)) {
             return Ok(());
         }
         let storage_key = self.history.keys[key].storage_key.clone();
@@ -329,6 +331,10 @@ impl World {
             let dead = self.machines.iter().filter(|machine| machine.process.is_none());
             holders.extend(dead.map(|m| of(m, m.durable_state(&self.options, &storage_key))));
             c2_durable_at_ack::on_ack(reply.dot, stamp, needed, &holders, "all")?;
+        }
+        if unsynced {
+            self.count("acknowledged before a sync");
+            return Ok(());
         }
         if self.options.image_one_in > 0 && self.dice.below(self.options.image_one_in) == 0 {
             let seed = self.dice.next();
@@ -381,8 +387,11 @@ impl World {
         }
         if let (Some(owner), true) = (self.history.keys[key].solo, self.clients[0].certain) {
             let values = reply.siblings.iter().filter(|sibling| sibling.content.is_some()).count();
-            // A disk that is lost for good takes copies with it that a quorum counted on.
-            if owner == self.history.ops[op].client && self.history.disk_lost_at_us.is_none() {
+            // What is lost with a disk, or with a page cache, takes with it copies that a quorum counted on.
+            let losses = &self.history.losses;
+            let unsynced = self.history.keys[key].durability != Durability::Sync;
+            let lost = losses.disks() > 0 || (unsynced && losses.any_power_loss_since(0));
+            if owner == self.history.ops[op].client && !lost {
                 c5_no_false_concurrency::on_solo_read(op, values)?;
             }
         }
@@ -442,7 +451,9 @@ impl World {
                 }
                 true
             }
-            Problem::InvalidContext { .. } | Problem::UnknownKeyspace { .. } if !self.disk_was_lost => {
+            Problem::InvalidContext { .. } | Problem::UnknownKeyspace { .. }
+                if self.history.losses.disks() == 0 =>
+            {
                 broken("C14", format!("op {op} is refused: {problem}"))?;
                 false
             }

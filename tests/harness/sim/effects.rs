@@ -17,6 +17,7 @@ use merganser_core::event::{Effect, Effects, Event, Notice, Record, ScanPage, St
 use merganser_core::id::{NodeId, Ticket};
 use merganser_core::message::{Message, ReadAnswer};
 use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
+use merganser_core::storage_key;
 use merganser_core::version::codec;
 use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind};
 use merganser_storage::{Error, KeySpan, PageRequest, Step, Write};
@@ -268,7 +269,9 @@ impl World {
     /// Hands completions of storage to the node; a process whose storage is poisoned dies of it.
     pub(super) fn take_completions(&mut self, node: usize) -> Check {
         let Some(process) = &self.machines[node].process else { return Ok(()) };
-        let mut poisoned = false;
+        // A sync that nobody waits for may have failed, too.
+        let mut poisoned =
+            matches!(process.db.get_head(&storage_key::identity()), Err(Error::Poisoned { .. }));
         for (tickets, result) in process.done.take() {
             poisoned |= matches!(result, Err(Error::Poisoned { .. } | Error::Io { .. }));
             let (first, count) = (tickets.first().copied().unwrap_or_default(), tickets.len() as u64);

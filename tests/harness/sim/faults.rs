@@ -2,7 +2,7 @@
 //!
 //! In: options (which kinds, how often), dice. Out: faults and their ends. The atlas keeps them
 //! within what N and W survive: any number of machines may lose power, for what was acknowledged is
-//! synced; a disk is lost for good at most once; and mostly a majority stays up, so that there is
+//! synced; one disk at a time is lost for good, the next once all replicas were equal again; and mostly a majority stays up, so that there is
 //! something to watch. Absent: the network's everyday loss and delay (`network.rs`).
 
 use super::machine::Trip;
@@ -45,7 +45,7 @@ pub enum FaultKind {
     FullDisk,
     /// A link that works is told to be down.
     FalseLinkDown,
-    /// A disk is lost for good; its machine comes back empty. Once.
+    /// A disk is lost for good; its machine comes back empty. Again only once all replicas are equal.
     DiskLoss,
     /// No plugin answers anywhere.
     PluginOutage,
@@ -221,12 +221,11 @@ impl World {
                 self.tell_link(node, peer, false);
                 self.schedule(lasts, Due::Undo(Undo::LinkUp { node, peer }));
             }
-            FaultKind::DiskLoss if up && !self.disk_was_lost && self.may_stop() => {
+            FaultKind::DiskLoss if up && self.may_stop() && self.may_lose_a_disk() => {
                 self.strike(kind, node, lasts);
                 self.die(node, "KI", None);
                 self.machines[node].fs = SimFs::new();
-                self.disk_was_lost = true;
-                self.history.disk_lost_at_us = Some(self.now_us);
+                self.history.losses.disk_lost(self.now_us, node);
                 self.schedule(lasts, Due::Undo(Undo::Restart { node }));
             }
             FaultKind::PluginOutage => {
@@ -246,6 +245,14 @@ impl World {
         };
         let stopped = self.machines.iter().filter(stopped).count();
         stopped < (self.machines.len() - 1) / 2
+    }
+
+    /// Whether a disk may be lost: none was, or all replicas were equal since.
+    fn may_lose_a_disk(&mut self) -> bool {
+        if self.history.losses.is_short_of_a_copy() && self.is_whole() {
+            self.history.losses.repaired(self.now_us);
+        }
+        !self.history.losses.is_short_of_a_copy()
     }
 
     /// Whether one more disk may be full while a majority has room.
@@ -358,8 +365,10 @@ impl World {
         machine.paused_until_us = None;
         machine.tripwire = None;
         machine.fs.heal();
+        self.history.losses.stopped(self.now_us);
         if let Some(seed) = power_loss {
             machine.fs.crash(seed);
+            self.history.losses.power_lost(self.now_us, node);
         }
         self.links_down(node);
     }
@@ -368,6 +377,8 @@ impl World {
     pub(super) fn die_of_storage(&mut self, node: usize) {
         self.count("died of its disk");
         let power_loss = self.fault_dice.chance(500).then(|| self.fault_dice.next());
+        // What a failed sync left in the page cache is lost either way.
+        self.history.losses.power_lost(self.now_us, node);
         self.die(node, "KI", power_loss);
         let after = self.fault_dice.between(1_000, 100_000);
         self.schedule(after, Due::Undo(Undo::Restart { node }));
@@ -400,6 +411,7 @@ impl World {
             }
         }
         self.machines[node].paused_until_us = None;
+        self.history.losses.stopped(self.now_us);
         self.links_down(node);
         Ok(())
     }

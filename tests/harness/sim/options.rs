@@ -52,6 +52,10 @@ options! {
     clients,
     /// Bit per kind of keyspace, see `workload::KEYSPACES`.
     keyspaces,
+    /// Those whose writes are acknowledged before they are synced: synced a little later.
+    interval_keyspaces,
+    /// Those whose writes are synced whenever.
+    none_keyspaces,
     /// Keys of each keyspace.
     keys,
     /// Longest pause of a client between two requests.
@@ -159,10 +163,15 @@ impl Options {
             2 => (1, majority),
             _ => (majority, majority),
         };
+        if dice.chance(250) {
+            options.interval_keyspaces = dice.next() & 0x7f;
+            options.none_keyspaces = dice.next() & dice.next() & 0x7f;
+        }
         options
     }
 
-    /// Reads what [`std::fmt::Display`] prints. Options that are not named are those of the seed.
+    /// Reads what [`std::fmt::Display`] prints. Options that are not named are those of the seed,
+    /// in a line that names them all (as then known) they are off.
     pub fn parse(line: &str) -> anyhow::Result<Options> {
         let mut pairs = Vec::new();
         let mut bug = None;
@@ -178,7 +187,10 @@ impl Options {
         }
         let find = |wanted: &str| pairs.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
         let Some(seed) = find("seed") else { anyhow::bail!("no seed= in {line:?}") };
-        let mut options = Options::from_seed(seed, find("ops").unwrap_or(200));
+        // A complete line from before an option existed does without it.
+        let complete = find("nodes").is_some() && find("image_one_in").is_some();
+        let drawn = Options::from_seed(seed, find("ops").unwrap_or(200));
+        let mut options = if complete { Options { seed, ..Options::default() } } else { drawn };
         for (name, value) in pairs {
             anyhow::ensure!(options.set(name, value), "there is no option {name:?}");
         }

@@ -102,6 +102,13 @@ impl World {
         self.run_for(700_000)
     }
 
+    /// Whether all replicas of all keys are equal now, on machines that all run.
+    pub(super) fn is_whole(&self) -> bool {
+        let running = |machine: &super::machine::Machine| machine.process.is_some();
+        self.machines.iter().all(running)
+            && self.ends().iter().all(|end| c6_convergence::agree(&self.history, end))
+    }
+
     /// What every replica of every key holds durably.
     fn ends(&self) -> Vec<Final> {
         (0..self.history.keys.len()).map(|key| self.end(key)).collect()

@@ -9,6 +9,7 @@ use super::plugins::{self, StandIn};
 use crate::history::{History, Key, KeyIndex, Seen, What};
 use bytes::Bytes;
 use merganser_core::catalog::{Catalog, DeleteSemantics, KeyspaceEntry, Policy, Revision, Settings};
+use merganser_core::event::Durability;
 use merganser_core::id::NodeId;
 use merganser_core::request::{Basis, Level};
 use merganser_core::storage_key;
@@ -17,7 +18,7 @@ use merganser_core::version::Stamp;
 /// The kinds of keyspaces, by their bit in `Options::keyspaces`.
 pub(super) const KEYSPACES: [&str; 7] = ["siblings", "resolver", "views", "lww", "set", "resets", "counter"];
 
-fn settings(name: &str, options: &Options) -> Settings {
+fn settings(bit: usize, name: &str, options: &Options) -> Settings {
     let mut settings = Settings::new(match name {
         "resolver" | "views" => Policy::Resolver(StandIn::Union.reference()),
         "lww" => Policy::Lww,
@@ -30,6 +31,11 @@ fn settings(name: &str, options: &Options) -> Settings {
     let dice = &mut Dice::new(options.seed).fork(7);
     let delay_ms = dice.between(20, 300) as u32;
     settings.write_back_delay_ms = (name != "views" || dice.chance(500)).then_some(delay_ms);
+    settings.durability = match bit {
+        _ if options.interval_keyspaces >> bit & 1 == 1 => Durability::Interval,
+        _ if options.none_keyspaces >> bit & 1 == 1 => Durability::None,
+        _ => Durability::Sync,
+    };
     match name {
         "views" => settings.delete_semantics = DeleteSemantics::PluginDecides,
         "resets" => settings.delete_semantics = DeleteSemantics::DeleteWins,
@@ -46,7 +52,7 @@ pub(super) fn keyspaces(options: &Options) -> (Catalog, Vec<Key>) {
         if options.keyspaces & (1 << bit) == 0 {
             continue;
         }
-        let settings = settings(name, options);
+        let settings = settings(bit, name, options);
         let id = KeyspaceEntry::id_of(name);
         let solo = (*name == "siblings").then_some((Bytes::from_static(b"solo"), Some(0)));
         let shared = (0..options.keys).map(|index| (Bytes::from(format!("k{index}")), None));
@@ -59,6 +65,7 @@ pub(super) fn keyspaces(options: &Options) -> (Catalog, Vec<Key>) {
                 storage_key: storage_key::object(id, &key),
                 key,
                 n: settings.n as usize,
+                durability: settings.durability,
                 solo,
             });
         }

@@ -108,7 +108,6 @@ pub(super) struct World {
     pub(super) trouble: bool,
     /// Plugins give no answers at all.
     pub(super) plugins_out: bool,
-    pub(super) disk_was_lost: bool,
     /// When a node was last told of a link: what is told last is true.
     pub(super) link_told_us: BTreeMap<(usize, usize), u64>,
     /// Which key an outstanding read between nodes is of.
@@ -149,7 +148,6 @@ impl World {
             client_dice: dice.fork(4),
             trouble: true,
             plugins_out: false,
-            disk_was_lost: false,
             link_told_us: BTreeMap::new(),
             reads: HashMap::new(),
             key_of_storage,
