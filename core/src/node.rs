@@ -7,7 +7,7 @@ use crate::anti_entropy::{AntiEntropy, Rescan, TreeWrite};
 use crate::boot::{Incarnation, identity_op};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::coordinator::{Flights, Forwarding, Load, Paces, Reading, WriteBacks, Writing};
+use crate::coordinator::{Flights, Forwarding, Load, Paces, Reading, ViewCache, WriteBacks, Writing};
 use crate::event::{Durability, Effect, Effects, Event, Notice, ScanPage, StorageFailure, WriteOp};
 use crate::hot_keys::HotKeys;
 use crate::id::{ActorId, ClientTicket, Dot, Millis, NodeId, OpId, PluginHash, RequestId, Ticket};
@@ -40,6 +40,7 @@ pub struct Node {
     pub(crate) load: Load,
     pub(crate) hot_keys: HotKeys,
     pub(crate) flights: Flights,
+    pub(crate) view_cache: ViewCache,
     pub(crate) paces: Paces,
     pub(crate) anti_entropy: AntiEntropy,
     pub(crate) counters: Counters,
@@ -228,6 +229,7 @@ pub(crate) struct Counters {
     pub(crate) hedges_refused: u64,
     pub(crate) probes: u64,
     pub(crate) views: u64,
+    pub(crate) view_hits: u64,
     pub(crate) joins: u64,
     pub(crate) plugin_failures: u64,
     pub(crate) write_backs: u64,
@@ -279,6 +281,7 @@ impl Node {
             load: Load::default(),
             hot_keys: HotKeys::default(),
             flights: Flights::default(),
+            view_cache: ViewCache::default(),
             paces: Paces::default(),
             anti_entropy: AntiEntropy::default(),
             counters: Counters::default(),
@@ -458,6 +461,8 @@ impl Node {
             ("requests_too_hot", "requests refused because their key was asked for too much", c.too_hot),
             ("reads_shared", "reads of hot keys answered by another's flight", c.reads_shared),
             ("views", "conflicts shown to a plugin for a read", c.views),
+            ("view_cache_hits", "conflicts shown to a reader as the plugin answered before", c.view_hits),
+            ("view_cache_bytes", "plugins' answers kept for further reads", self.view_cache.bytes() as u64),
             ("joins", "lattice states joined by a plugin", c.joins),
             ("plugin_failures", "plugin calls without an answer; the siblings stayed", c.plugin_failures),
             ("write_backs", "resolutions stored by this node as owner", c.write_backs),

@@ -12,6 +12,7 @@
 use super::Admitted;
 use super::flights::{Route, Waiter};
 use super::quorum::Tally;
+use super::view_cache::Question;
 use crate::event::{Effect, Effects, Notice, Record, StorageFailure};
 use crate::id::{Millis, NodeId, OpId};
 use crate::message::{Message, ReadAnswer};
@@ -49,6 +50,8 @@ pub(crate) struct Reading {
     /// Digests of what each replica holds.
     answers: Vec<(NodeId, Digest)>,
     pub(super) merged: KeyState,
+    /// What the plugin was asked, if its answer may serve others.
+    pub(super) question: Option<Question>,
     own: Option<Digest>,
     /// By this time it is judged what has expired.
     pub(super) viewed_at: Millis,
@@ -107,6 +110,7 @@ impl Node {
             asked: Vec::new(),
             answers: Vec::with_capacity(needed as usize),
             merged: KeyState::empty(kind),
+            question: None,
             own: None,
             viewed_at: now,
             deadline,

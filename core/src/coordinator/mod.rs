@@ -19,6 +19,7 @@ mod put;
 mod quorum;
 mod show;
 mod view;
+mod view_cache;
 mod write_back;
 
 pub(crate) use flights::Flights;
@@ -26,6 +27,7 @@ pub(crate) use get::Reading;
 pub(crate) use load::Load;
 pub(crate) use pace::Paces;
 pub(crate) use put::{Change, Step, Writing};
+pub(crate) use view_cache::ViewCache;
 pub(crate) use write_back::WriteBacks;
 
 use crate::catalog::{KeyspaceEntry, TTL_MS_MAX};

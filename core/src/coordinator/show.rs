@@ -10,6 +10,7 @@
 
 use super::get::{Goal, Reading, Stage};
 use super::view::{self, Shown, View};
+use super::view_cache;
 use super::{key_info, put};
 use crate::event::{Effect, Effects};
 use crate::id::{Millis, OpId};
@@ -30,8 +31,21 @@ impl Node {
         match view::view(&reading.target, &reading.live(), want) {
             Shown::Now(view) => self.shown(now, op, view, effects),
             Shown::Ask(call) => {
-                if matches!(reading.goal, Goal::Query(_)) {
+                let question = match reading.goal {
+                    Goal::WriteBack => None,
+                    Goal::Get(_) | Goal::Query(_) => {
+                        view_cache::question(&reading.target, &reading.live(), &call)
+                    }
+                };
+                if let Goal::Query(_) = reading.goal {
                     self.set_stage(op, Stage::Joining);
+                }
+                if let Some(answer) = question.as_ref().and_then(|question| self.view_cache.get(question)) {
+                    self.counters.view_hits += 1;
+                    return self.view_done(now, op, answer, effects);
+                }
+                if let Some(reading) = self.reading.get_mut(&op) {
+                    reading.question = question;
                 }
                 self.counters.views += 1;
                 self.ask_view(op, call, effects);
@@ -58,7 +72,10 @@ impl Node {
 
     /// The plugin has answered a read's question.
     pub(crate) fn view_done(&mut self, now: Millis, op: OpId, answer: PluginAnswer, effects: &mut Effects) {
-        let Some(reading) = self.reading.get(&op) else { return };
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        if let Some(question) = reading.question.take() {
+            self.view_cache.put(question, &answer, self.config.view_cache_bytes);
+        }
         let entry = reading.target.entry.clone();
         if let PluginAnswer::Failed(reason) = &answer {
             self.plugin_failed(&entry, reason.clone(), effects);
