@@ -5,7 +5,7 @@
 use crate::{
     check::{Findings, Rules, Violation},
     cluster::{Cluster, direct},
-    faults::{self, CLOCK_OFFSET_MS_MAX, Kind, Plan, inflict, refill::Refill},
+    faults::{self, CLOCKS_APART_US_MAX, Kind, Plan, inflict, refill::Refill},
     history::{Clock, History, Micros, locked},
     load::{self, keyspaces},
     measure::{Measures, Sample},
@@ -133,7 +133,7 @@ async fn course(options: &Options, seed: u64, cluster: &Arc<Cluster>) -> anyhow:
     let end = options.duration.as_micros() as Micros;
     while clock.now() < end {
         if let Some(done) = faults.try_join_next() {
-            done.context("the nemesis panicked")??;
+            done.context("the nemesis panicked")?;
             bail!("the nemesis ended before its time");
         }
         tell(&bar, clock, &measures, &log);
@@ -142,9 +142,12 @@ async fn course(options: &Options, seed: u64, cluster: &Arc<Cluster>) -> anyhow:
     faults_stop.store(true, Ordering::Relaxed);
     bar.set_message("taking back the last fault");
     while let Some(done) = faults.join_next().await {
-        done.context("the nemesis panicked")??;
+        done.context("the nemesis panicked")?;
     }
-    cluster.heal().await?;
+    if let Err(error) = cluster.heal().await {
+        log.violate("C14", "the end", format!("{error:#}"));
+    }
+    (0..cluster.len()).for_each(|node| log.comes_up(node, clock.now()));
     // Life goes on for a moment without faults, so that the end of the plots shows it.
     sleep(Duration::from_secs(if hurried { 1 } else { 5 })).await;
     stop.store(true, Ordering::Relaxed);
@@ -155,7 +158,11 @@ async fn course(options: &Options, seed: u64, cluster: &Arc<Cluster>) -> anyhow:
         }
         anyhow::Ok(())
     });
-    last.await.context("clients still wait for answers")??;
+    match last.await {
+        Ok(done) => done?,
+        Err(_) => log.violate("C14", "the end", "clients wait for answers for ever".into()),
+    }
+    clients.shutdown().await;
     let load_end = clock.now();
     // Those that wait for canaries look on, for the time that it takes to come to rest.
     let settled = settle::settle(cluster, &client, &history, clock, options.settle, &|message| {
@@ -173,8 +180,8 @@ async fn course(options: &Options, seed: u64, cluster: &Arc<Cluster>) -> anyhow:
         violations.push(Violation { property: "C14".into(), at: name, what });
     }
     background.shutdown().await;
-    let skew = if kinds.contains(&Kind::Clock) { CLOCK_OFFSET_MS_MAX as Micros * 2_000 } else { 0 };
-    let rules = Rules { stale: refill.stale(), clocks_apart: skew + 1_000_000 };
+    let clocks_apart = if kinds.contains(&Kind::Clock) { CLOCKS_APART_US_MAX } else { 1_000_000 };
+    let rules = Rules { stale: refill.stale(), clocks_apart };
     let findings = judge(&history, &settled, &rules);
     violations.extend(findings.violations.clone());
     bar.finish_and_clear();

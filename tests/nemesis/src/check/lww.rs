@@ -106,6 +106,16 @@ impl<'a> Register<'a> {
     }
 }
 
+/// Whether `shown`, asked of one replica, is not provably below one of these acknowledged writes.
+pub(crate) fn accounts_for(history: &KeyHistory, due: &[&Write], shown: &[Shown], rules: &Rules) -> bool {
+    let register = Register::new(history, shown, rules);
+    let mut acked = Acked::default();
+    for write in history.writes.iter().filter(|write| due.iter().any(|due| due.id == write.id)) {
+        register.acknowledge(&mut acked, write);
+    }
+    register.above(&acked, shown, Micros::MAX).is_none()
+}
+
 /// Judges a register.
 pub(super) fn judge(findings: &mut Findings, at: &str, history: &KeyHistory, end: &Saw, rules: &Rules) {
     let Saw::Versions(end) = end else {

@@ -119,7 +119,7 @@ pub(crate) struct Nemesis {
 
 impl Nemesis {
     /// Inflicts the plan until told to stop; the fault that is under way is taken back first.
-    pub(crate) async fn run(&self, plan: Plan) -> anyhow::Result<()> {
+    pub(crate) async fn run(&self, plan: Plan) {
         self.quiet(Duration::from_secs(3)).await;
         for fault in plan {
             if fault.kind.loses_data() && !self.refill.wait(&self.stop).await {
@@ -133,10 +133,12 @@ impl Nemesis {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            self.one(&fault).await?;
+            if let Err(error) = self.one(&fault).await {
+                // What this program could not do or undo; the rest is still worth seeing.
+                self.log.violate("nemesis", &network::name(fault.node), format!("{error:#}"));
+            }
             self.quiet(fault.pause).await;
         }
-        Ok(())
     }
 
     /// A time, or until it is enough.
@@ -148,9 +150,14 @@ impl Nemesis {
     }
 
     async fn one(&self, fault: &Fault) -> anyhow::Result<()> {
-        let begin = self.clock.now();
-        let entry = self.log.begin(fault, begin);
-        let node = fault.node;
+        let entry = self.log.begin(fault, self.clock.now());
+        let done = self.inflict(fault, entry).await;
+        locked(&self.log.entries)[entry].end_us = Some(self.clock.now());
+        done
+    }
+
+    async fn inflict(&self, fault: &Fault, entry: usize) -> anyhow::Result<()> {
+        let (node, begin) = (fault.node, self.clock.now());
         match &fault.deed {
             Deed::Kill => {
                 self.kill(node).await?;
@@ -188,7 +195,6 @@ impl Nemesis {
                 self.restart_with(node, entry, Vec::new()).await?;
             }
         }
-        locked(&self.log.entries)[entry].end_us = Some(self.clock.now());
         Ok(())
     }
 

@@ -11,7 +11,10 @@
 pub(crate) mod inflict;
 pub(crate) mod refill;
 
-use crate::cluster::{Rights, network::Direction};
+use crate::{
+    cluster::{Rights, network::Direction},
+    history::Micros,
+};
 use clap::ValueEnum;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use std::time::Duration;
@@ -121,7 +124,10 @@ pub(crate) struct Fault {
 }
 
 /// Largest shift of a clock, in both directions.
-pub(crate) const CLOCK_OFFSET_MS_MAX: i64 = 2_000;
+const CLOCK_OFFSET_MS_MAX: i64 = 2_000;
+
+/// So far apart may two clocks be then, and a second more.
+pub(crate) const CLOCKS_APART_US_MAX: Micros = CLOCK_OFFSET_MS_MAX as Micros * 2_000 + 1_000_000;
 
 /// Faults without end.
 #[derive(Debug)]

@@ -5,9 +5,9 @@
 //! repair is not asked: every key is read from that replica only. Until then reads may miss what
 //! was acknowledged (two replicas need not overlap), and no other disk is harmed.
 
-use super::inflict::Log;
+use super::{CLOCKS_APART_US_MAX, inflict::Log};
 use crate::{
-    check::{Kind, causal::Graph},
+    check::{Kind, Rules, causal::Graph, lww},
     cluster::{Cluster, direct, network},
     history::{Act, Clock, History, KeyHistory, Micros, Outcome, Saw, Write, locked},
     load::{self, keyspaces::Space},
@@ -197,8 +197,8 @@ impl Refill {
                 Ok(graph.accounts_for(&puts, shown))
             }
             (Saw::Versions(shown), _) => {
-                // Stamps are not known here; that it holds something is what a refill has to show.
-                Ok(!shown.is_empty() || history.writes.iter().any(|write| write.act == Act::Delete))
+                let rules = Rules { stale: Vec::new(), clocks_apart: CLOCKS_APART_US_MAX };
+                Ok(lww::accounts_for(&history, &due, shown, &rules))
             }
             (Saw::Elements(elements), _) => Ok(due.iter().all(|write| {
                 let removed =

@@ -20,7 +20,7 @@ use tokio::{task::JoinSet, time::sleep};
 /// So many answers of others mean that a node is no replica.
 const ELSEWHERE_MAX: u32 = 5;
 
-/// Writes canaries until told to stop, and watches for each.
+/// Writes canaries until told to stop, and watches for each until it is seen everywhere.
 pub(crate) async fn run(shared: Arc<Shared>, client: Client, cluster: Arc<Cluster>) -> anyhow::Result<()> {
     let mut nodes = Vec::new();
     for address in cluster.addresses() {
@@ -31,7 +31,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client, cluster: Arc<Cluste
     for number in 0u64.. {
         while shared.clock.now() < next {
             if shared.stop.load(Ordering::Relaxed) {
-                // Dropping the rest ends them.
+                while watchers.join_next().await.is_some() {}
                 return Ok(());
             }
             sleep(Duration::from_millis(20)).await;
