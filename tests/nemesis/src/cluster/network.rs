@@ -179,8 +179,15 @@ pub(crate) fn remove(prefix: &str) {
     let ours = format!("{prefix}-");
     let namespaces = namespaces.lines().filter_map(|line| line.split_whitespace().next());
     for namespace in namespaces.filter(|namespace| namespace.starts_with(&ours)) {
-        // The other end of a link goes with the namespace.
         say("ip", &format!("netns del {namespace}")).ok();
     }
-    say("ip", &format!("link del {prefix}")).ok();
+    // A namespace lives on, with its end of a link, while the kernel closes connections in it.
+    let links = say("ip", "-o link").unwrap_or_default();
+    for link in
+        links.lines().filter_map(|line| line.split([' ', '@', ':']).find(|word| word.starts_with(prefix)))
+    {
+        if link.trim_start_matches(prefix).chars().all(|c| c.is_ascii_lowercase()) {
+            say("ip", &format!("link del {link}")).ok();
+        }
+    }
 }
