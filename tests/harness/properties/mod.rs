@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   on_state   every state that a node writes or sends, once each     c3 c4 c5 c9 c11
-//!   on_reply   the instant at which a client is told OK               c2 c5 c8 c9 c10
+//!   on_reply   the instant at which a client is told OK               c2 c5 c8 c9 c10 c13
 //!   on_call    every question to a plugin                             c11
-//!   at_end     the cluster has healed and all were read               c1 c4 c6 c9 c10
+//!   on_boot    a disk is opened again                                 c12
+//!   healthy    faults have stopped                                    c14
+//!   at_end     the cluster has come together                          c1 c4 c6 c7 c9 c10 c12
 //! ```
 //!
 //! In: the history, states, replies. Out: [`Violation`]s. Absent: the world that produces them,
@@ -12,12 +14,16 @@
 
 pub mod c10_lww_maximum;
 pub mod c11_plugins;
+pub mod c12_disk;
+pub mod c13_members;
+pub mod c14_progress;
 pub mod c1_no_lost_ack;
 pub mod c2_durable_at_ack;
 pub mod c3_dot_uniqueness;
 pub mod c4_no_resurrection;
 pub mod c5_no_false_concurrency;
 pub mod c6_convergence;
+pub mod c7_hints;
 pub mod c8_freshness;
 pub mod c9_no_phantom;
 

@@ -13,12 +13,12 @@ use super::world::{Due, World};
 use crate::history::{Acknowledgement, History, KeyIndex, Op, OpIndex, Seen, What};
 use crate::properties::{
     Check, broken, c2_durable_at_ack, c3_dot_uniqueness, c5_no_false_concurrency, c8_freshness,
-    c9_no_phantom, c10_lww_maximum,
+    c9_no_phantom, c10_lww_maximum, c13_members, c14_progress,
 };
 use bytes::Bytes;
 use merganser_core::catalog::Policy;
 use merganser_core::event::{Durability, Event};
-use merganser_core::id::{ClientTicket, Dot};
+use merganser_core::id::{ClientTicket, Dot, NodeId};
 use merganser_core::request::{
     GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution, Want, WriteReply,
 };
@@ -55,10 +55,21 @@ pub(super) struct Attempt {
     pub(super) client: Option<usize>,
     pub(super) begun_us: u64,
     pub(super) answered: bool,
+    /// See C14.
+    pub(super) begun_in_health: bool,
     request: Request,
 }
 
 impl World {
+    /// Clients go on for so many requests.
+    pub(super) fn clients_go_on(&mut self, ops: u64) {
+        self.ops_left = ops;
+        for client in 0..self.clients.len() {
+            self.clients[client].finished = false;
+            self.schedule(client as u64, Due::Client { client });
+        }
+    }
+
     pub(super) fn clients_are_done(&self) -> bool {
         self.clients.iter().all(|client| client.finished)
     }
@@ -69,7 +80,7 @@ impl World {
             self.count("retry");
             return self.attempt(Some(client), op, request);
         }
-        if self.ops_left == 0 || !self.trouble {
+        if self.ops_left == 0 {
             self.clients[client].finished = true;
             return Ok(());
         }
@@ -97,7 +108,7 @@ impl World {
             What::Apply(amount) => Operation::Apply { op: super::plugins::add(amount), request_id },
             What::Query => Operation::Query { path: Bytes::new() },
         };
-        let timeout_ms = self.client_dice.between(20, 800);
+        let timeout_ms = if self.healthy { 5_000 } else { self.client_dice.between(20, 800) };
         let request = self.request(plan.key, plan.level, timeout_ms, operation);
         self.attempt(Some(client), op, request)
     }
@@ -145,6 +156,7 @@ impl World {
             client,
             begun_us: self.now_us,
             answered: false,
+            begun_in_health: self.healthy,
             request: request.clone(),
         });
         if let Some(client) = client {
@@ -177,6 +189,9 @@ impl World {
         let op = self.attempts[ticket as usize].op;
         self.trace.note(self.now_us, "??", [client as u64, op as u64, 0], || format!("c{client} op{op}"));
         self.count("gave up");
+        if self.healthy && self.attempts[ticket as usize].begun_in_health {
+            c14_progress::on_silence_in_health(op)?;
+        }
         self.doubt(op);
         self.proceed(ticket, true);
         Ok(())
@@ -233,11 +248,24 @@ impl World {
             },
         );
         self.count(outcome_name(&outcome));
+        let acks = match &outcome {
+            Outcome::Wrote(reply) => Some(&reply.acks),
+            Outcome::Got(reply) => Some(&reply.acks),
+            Outcome::Queried(reply) => Some(&reply.acks),
+            Outcome::Failed(_) => None,
+        };
+        if let Some(acks) = acks {
+            let members: Vec<NodeId> = self.machines.iter().map(|machine| machine.id).collect();
+            c13_members::on_reply(op, acks, &self.primaries(self.history.ops[op].key), &members)?;
+        }
         let remember = match outcome {
             Outcome::Wrote(reply) => self.on_wrote(op, begun_us, &reply)?,
             Outcome::Got(reply) => self.on_got(op, begun_us, &reply)?,
             Outcome::Queried(reply) => self.on_queried(op, begun_us, &reply)?,
             Outcome::Failed(problem) => {
+                if self.attempts[ticket.0 as usize].begun_in_health {
+                    c14_progress::on_problem_in_health(op, &problem)?;
+                }
                 let unknown = self.on_failed(op, &problem)?;
                 self.proceed(ticket.0, unknown);
                 return Ok(());

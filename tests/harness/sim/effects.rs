@@ -11,9 +11,11 @@ use super::plugins::StandIn;
 use super::trace::hash_bytes;
 use super::world::{Due, World};
 use crate::history::KeyIndex;
-use crate::properties::{self, Check, broken, c11_plugins};
+use crate::properties::{self, Check, broken, c11_plugins, c13_members};
 use bytes::Bytes;
-use merganser_core::event::{Effect, Effects, Event, Notice, Record, ScanPage, StorageFailure, WriteOp};
+use merganser_core::event::{
+    Durability, Effect, Effects, Event, Notice, Record, ScanPage, StorageFailure, WriteOp,
+};
 use merganser_core::id::{NodeId, Ticket};
 use merganser_core::message::{Message, ReadAnswer};
 use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
@@ -46,6 +48,9 @@ impl World {
             match effect {
                 Effect::Write { ticket, ops, durability } => {
                     self.judge_ops(node, &ops)?;
+                    if durability == Durability::Sync {
+                        self.machines[node].promises.submitted(ticket.0, &ops);
+                    }
                     let mut durability = to_durability(durability);
                     if self.options.bug == Some(Bug::WriteDoneBeforeSync) {
                         durability = merganser_storage::Durability::None;
@@ -286,6 +291,8 @@ impl World {
                 let kind = format!("write failed: {}", if poisoned { "poisoned" } else { error_kind(error) });
                 self.count(&kind);
             }
+            let promises = &mut self.machines[node].promises;
+            tickets.iter().for_each(|ticket| promises.done(*ticket, result.is_ok()));
             let tickets = tickets.into_iter().map(Ticket).collect();
             let result = result.map_err(|error| to_failure(&error));
             self.feed(node, Event::WritesDone { tickets, result })?;
@@ -299,9 +306,9 @@ impl World {
     // ---- messages
 
     fn send(&mut self, node: usize, to: NodeId, message: &Message) -> Check {
-        let Some(peer) = self.node_of(to).filter(|peer| *peer != node) else {
-            return broken("C13", format!("{} sends {message:?} to {to:?}", self.machines[node].name));
-        };
+        let peer = self.node_of(to).filter(|peer| *peer != node);
+        c13_members::on_send(&self.machines[node].name, peer, message)?;
+        let Some(peer) = peer else { return Ok(()) };
         self.judge_message(node, peer, message)?;
         if matches!(message, Message::Replicate { .. }) {
             self.state_sent(node);

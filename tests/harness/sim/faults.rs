@@ -9,6 +9,7 @@ use super::machine::Trip;
 use super::trace::Code;
 use super::world::{Due, World};
 use crate::properties::Check;
+use crate::properties::c12_disk::Promises;
 use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind, SimFs};
 
 /// A kind of fault.
@@ -225,6 +226,7 @@ impl World {
                 self.strike(kind, node, lasts);
                 self.die(node, "KI", None);
                 self.machines[node].fs = SimFs::new();
+                self.machines[node].promises = Promises::default();
                 self.history.losses.disk_lost(self.now_us, node);
                 self.schedule(lasts, Due::Undo(Undo::Restart { node }));
             }
@@ -364,6 +366,7 @@ impl World {
         machine.process = None;
         machine.paused_until_us = None;
         machine.tripwire = None;
+        machine.promises.process_died();
         machine.fs.heal();
         self.history.losses.stopped(self.now_us);
         if let Some(seed) = power_loss {
@@ -411,13 +414,14 @@ impl World {
             }
         }
         self.machines[node].paused_until_us = None;
+        self.machines[node].promises.process_died();
         self.history.losses.stopped(self.now_us);
         self.links_down(node);
         Ok(())
     }
 
     /// A node's timer after its clock has jumped.
-    fn rearm(&mut self, node: usize) {
+    pub(super) fn rearm(&mut self, node: usize) {
         let machine = &mut self.machines[node];
         let Some(process) = &mut machine.process else { return };
         process.armed = None;

@@ -6,6 +6,8 @@
 
 use super::bug::Bug;
 use super::options::Options;
+use crate::properties::c12_disk::Promises;
+use crate::properties::{Check, broken};
 use bytes::Bytes;
 use merganser_core::boot::{self, Incarnation};
 use merganser_core::catalog::Catalog;
@@ -41,6 +43,8 @@ pub(super) struct Machine {
     pub(super) disk_slowness: u64,
     /// After so many more states were sent, that happens.
     pub(super) tripwire: Option<(u64, Trip)>,
+    /// What storage said is on its disk.
+    pub(super) promises: Promises,
     /// Told at the last boot.
     last_actor: Option<ActorId>,
 }
@@ -125,6 +129,7 @@ impl Machine {
             skew_ms: 0,
             disk_slowness: 1,
             tripwire: None,
+            promises: Promises::default(),
             last_actor: None,
         }
     }
@@ -202,6 +207,22 @@ impl Machine {
         Ok(())
     }
 
+    /// C12, of a running process.
+    pub(super) fn promises_are_kept(&self) -> Check {
+        let Some(process) = &self.process else { return Ok(()) };
+        self.promises.kept(&self.name, |key| {
+            let found = process.db.get(key).map_err(|error| error.to_string())?;
+            Ok(found.as_ref().map(to_core))
+        })
+    }
+
+    /// All keys on the disk of a running process.
+    pub(super) fn keys_on_disk(&self) -> Vec<Bytes> {
+        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+        let keys = self.process.iter().flat_map(|process| process.db.scan_heads(all.clone()));
+        keys.filter_map(|entry| Some(entry.ok()?.0)).collect()
+    }
+
     /// What a key's durable state is on a live machine: storage shows a write once it is durable.
     /// A dead one is read from a copy of its disk.
     pub(super) fn durable_state(&self, options: &Options, storage_key: &Bytes) -> Option<KeyState> {
@@ -222,18 +243,26 @@ impl Machine {
         storage_key: &Bytes,
         seed: u64,
     ) -> Option<KeyState> {
+        decoded(self.open_after_power_loss(options, seed)?.get(storage_key).ok()??)
+    }
+
+    /// C12, of a disk after a power loss.
+    pub(super) fn promises_survive(&self, options: &Options, seed: u64) -> Check {
+        let Some(db) = self.open_after_power_loss(options, seed) else {
+            return broken("C12", format!("the disk of {} does not open after a power loss", self.name));
+        };
+        self.promises
+            .kept(&self.name, |key| Ok(db.get(key).map_err(|error| error.to_string())?.as_ref().map(to_core)))
+    }
+
+    fn open_after_power_loss(&self, options: &Options, seed: u64) -> Option<Db> {
         let image = self.fs.crash_image(seed);
         // A disk that is full now will not be when somebody looks.
         image.heal();
         let settings = Machine::storage_options(options);
-        let opened = Db::open(
-            Arc::new(image),
-            Path::new(DIR),
-            settings,
-            Arc::new(CoreFold),
-            Arc::new(merganser_storage::NoSink),
-        );
-        decoded(opened.ok()?.0.get(storage_key).ok()??)
+        let sink = Arc::new(merganser_storage::NoSink);
+        let opened = Db::open(Arc::new(image), Path::new(DIR), settings, Arc::new(CoreFold), sink);
+        Some(opened.ok()?.0)
     }
 }
 

@@ -7,8 +7,9 @@
 use super::clients::Attempt;
 use super::world::World;
 use crate::history::{KeyIndex, Op, Seen, What};
-use crate::properties::{self, Check, Final, c6_convergence};
-use merganser_core::id::NodeId;
+use crate::properties::{self, Check, Final, c6_convergence, c7_hints, c14_progress};
+use bytes::Bytes;
+use merganser_core::id::{KeyspaceId, NodeId};
 use merganser_core::request::{Level, Operation, Want};
 use merganser_core::ring::token;
 use merganser_core::version::KeyState;
@@ -17,6 +18,8 @@ use merganser_core::version::KeyState;
 const ROUNDS_MAX: u32 = 8;
 /// Longest time that anything begun under faults goes on.
 const LULL_US: u64 = 3_000_000;
+/// What each client asks once all is well.
+const OPS_IN_HEALTH: u64 = 3;
 
 impl World {
     /// Faults stop; what is down starts; every link works, and is known to.
@@ -25,7 +28,14 @@ impl World {
         self.plugins_out = false;
         self.network.heal();
         self.trace.note(self.now_us, "==", [1, 0, 0], || "healing".into());
+        // What came while a process stood still comes to it first, in order.
+        let paused = self.machines.iter().filter_map(|machine| machine.paused_until_us);
+        let until = paused.max().unwrap_or(self.now_us);
+        self.run_for(until - self.now_us)?;
         for node in 0..self.machines.len() {
+            self.machines[node].skew_ms = 0;
+            self.machines[node].tripwire = None;
+            self.rearm(node);
             self.machines[node].fs.heal();
             self.machines[node].disk_slowness = 1;
             self.resume(node);
@@ -50,6 +60,18 @@ impl World {
         self.run_for(LULL_US)
     }
 
+    /// C14: a few requests of every client, none of which may fail.
+    pub(super) fn ask_in_health(&mut self) -> Check {
+        self.trace.note(self.now_us, "==", [3, 0, 0], || "all is well".into());
+        self.healthy = true;
+        self.clients_go_on(self.clients.len() as u64 * OPS_IN_HEALTH);
+        while !self.clients_are_done() {
+            c14_progress::on_clients(self.now_us)?;
+            self.step()?;
+        }
+        Ok(())
+    }
+
     /// Reads until all agree, then judges.
     pub(super) fn settle(&mut self) -> Check {
         self.trace.note(self.now_us, "==", [2, 0, 0], || "final reads".into());
@@ -64,9 +86,26 @@ impl World {
                 for end in &ends {
                     properties::at_end(&self.history, end)?;
                 }
+                self.judge_disks()?;
                 return self.judge_trees();
             }
         }
+    }
+
+    /// What is on the disks: C7, and C12 once more, on a running node and after a power loss.
+    fn judge_disks(&mut self) -> Check {
+        let ring = self.machines.iter().find_map(|machine| machine.process.as_ref()).map(|p| p.node.ring());
+        for machine in &self.machines {
+            machine.promises_are_kept()?;
+            let primaries = |keyspace: KeyspaceId, key: &Bytes| {
+                let n =
+                    self.history.keys.iter().find(|known| known.keyspace_id == keyspace).map_or(0, |k| k.n);
+                ring.map_or(Vec::new(), |ring| ring.primaries(token(keyspace, key), n))
+            };
+            c7_hints::at_end(&machine.name, machine.id, machine.keys_on_disk().into_iter(), primaries)?;
+        }
+        let seed = self.dice.next();
+        self.machines.iter().try_for_each(|machine| machine.promises_survive(&self.options, seed))
     }
 
     /// One read of every key at all replicas, through every node.
@@ -131,7 +170,7 @@ impl World {
         Final { key, replicas, joined }
     }
 
-    fn primaries(&self, key: KeyIndex) -> Vec<NodeId> {
+    pub(super) fn primaries(&self, key: KeyIndex) -> Vec<NodeId> {
         let facts = &self.history.keys[key];
         let node = self.machines.iter().find_map(|machine| machine.process.as_ref());
         let ring = node.map(|process| process.node.ring());

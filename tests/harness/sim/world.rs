@@ -15,7 +15,7 @@ use super::plugins::StandIn;
 use super::trace::Trace;
 use super::workload;
 use crate::history::{History, KeyIndex};
-use crate::properties::{Check, Violation, broken};
+use crate::properties::{Check, Violation, broken, c14_progress};
 use bytes::Bytes;
 use merganser_core::catalog::Catalog;
 use merganser_core::config::{Config, Member};
@@ -25,12 +25,6 @@ use merganser_core::ring::RingNode;
 use merganser_core::version::Sealer;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
-/// Events beyond which a run is taken to be running in circles.
-const EVENTS_MAX: u64 = 100_000;
-/// Events under way beyond which the nodes are taken to feed one another.
-const QUEUE_MAX: usize = 20_000;
-/// Virtual time beyond which clients are taken to be stuck.
-const CLIENTS_US_MAX: u64 = 300_000_000;
 const SECRET: &[u8] = b"the simulated cluster's secret";
 
 /// Something that will happen.
@@ -106,6 +100,8 @@ pub(super) struct World {
     pub(super) client_dice: Dice,
     /// Faults happen; off from [`World::heal`] on.
     pub(super) trouble: bool,
+    /// All is well, and a request that fails is a violation.
+    pub(super) healthy: bool,
     /// Plugins give no answers at all.
     pub(super) plugins_out: bool,
     /// When a node was last told of a link: what is told last is true.
@@ -147,6 +143,7 @@ impl World {
             fault_dice: dice.fork(3),
             client_dice: dice.fork(4),
             trouble: true,
+            healthy: false,
             plugins_out: false,
             link_told_us: BTreeMap::new(),
             reads: HashMap::new(),
@@ -176,12 +173,11 @@ impl World {
             self.schedule(first, Due::Fault);
         }
         while !self.clients_are_done() {
-            if self.now_us > CLIENTS_US_MAX {
-                return broken("C14", "clients are stuck".into());
-            }
+            c14_progress::on_clients(self.now_us)?;
             self.step()?;
         }
         self.heal()?;
+        self.ask_in_health()?;
         self.settle()
     }
 
@@ -208,9 +204,7 @@ impl World {
             return broken("C14", "nothing is left to happen".into());
         };
         self.events += 1;
-        if self.events > EVENTS_MAX || self.queue.len() > QUEUE_MAX {
-            return broken("C14", "the run goes in circles".into());
-        }
+        c14_progress::on_step(self.events, self.queue.len())?;
         self.now_us = at_us;
         // A paused process hears nothing until it goes on; then, in order, all of it.
         let node = match &due {
@@ -293,6 +287,7 @@ impl World {
         match booted {
             Ok(()) => {
                 self.count("boot");
+                self.machines[node].promises_are_kept()?;
                 let now = self.machines[node].now(self.now_us);
                 let mut effects = std::mem::take(&mut self.effects);
                 if let Some(process) = &mut self.machines[node].process {

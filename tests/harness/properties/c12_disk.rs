@@ -1,0 +1,101 @@
+//! C12, disks: one that was written opens again, and holds what was done on it.
+//!
+//! In: what a node handed to its storage to be synced, what storage said was done, and the disk as it is after
+//! any death of its process or machine. Storage against a plain map over every crash point is tested in
+//! storage's own room; here it meets whole histories of nodes. Absent: what was only written, not synced.
+
+use super::{Check, broken};
+use bytes::Bytes;
+use merganser_core::event::{Record, WriteOp};
+use merganser_core::version::{KeyState, codec};
+use merganser_core::{fold, storage_key};
+use std::collections::BTreeMap;
+
+/// Fragments of a key beyond which they are folded.
+const FRAGMENTS_MAX: usize = 8;
+
+/// What one disk has promised to hold.
+#[derive(Debug, Default)]
+pub struct Promises {
+    /// Submitted, in order of their tickets.
+    pending: BTreeMap<u64, Vec<WriteOp>>,
+    /// Objects, as fragments, newest first.
+    held: BTreeMap<Bytes, Vec<Record>>,
+}
+
+impl Promises {
+    /// Writes were handed over, to be synced.
+    pub fn submitted(&mut self, ticket: u64, ops: &[WriteOp]) {
+        self.pending.insert(ticket, ops.to_vec());
+    }
+
+    /// Storage has said what became of them.
+    pub fn done(&mut self, ticket: u64, done: bool) {
+        let Some(ops) = self.pending.remove(&ticket).filter(|_| done) else { return };
+        for op in ops {
+            match op {
+                WriteOp::Put { key, record } if is_object(&key) => {
+                    self.held.insert(key, vec![record]);
+                }
+                WriteOp::Merge { key, record } if is_object(&key) => {
+                    let fragments = self.held.entry(key.clone()).or_default();
+                    fragments.insert(0, record);
+                    if fragments.len() > FRAGMENTS_MAX
+                        && let Ok(folded) = fold::fold(&key, fragments)
+                    {
+                        *fragments = vec![folded];
+                    }
+                }
+                WriteOp::Remove { key } => {
+                    self.held.remove(&key);
+                }
+                WriteOp::Put { .. } | WriteOp::Merge { .. } => {}
+            }
+        }
+    }
+
+    /// The process has died: what was under way may be there or not.
+    pub fn process_died(&mut self) {
+        self.pending.clear();
+    }
+
+    /// How many keys it has to hold.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// It has to hold nothing.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// What is read from the disk again covers what was promised.
+    pub fn kept(&self, name: &str, read: impl Fn(&Bytes) -> Result<Option<Record>, String>) -> Check {
+        for (key, fragments) in &self.held {
+            let promised = fold::fold(key, fragments).and_then(|record| codec::state(&record));
+            let Ok(promised) = promised else { continue };
+            let found = match read(key) {
+                Ok(found) => found,
+                Err(error) => return broken("C12", format!("{name} cannot read {key:?} again: {error}")),
+            };
+            let state = match found.map(|record| codec::state(&record)) {
+                Some(Ok(state)) => state,
+                Some(Err(error)) => return broken("C12", format!("{name} has {key:?} as {error}")),
+                None => KeyState::empty(promised.kind()),
+            };
+            let mut both = state.clone();
+            let reused = both.sync(&promised);
+            if !reused.is_empty() || both.digest() != state.digest() {
+                return broken(
+                    "C12",
+                    format!("{name} was told that {promised:?} is synced, and has {state:?}"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_object(key: &Bytes) -> bool {
+    storage_key::parse_object(key).is_some()
+}
