@@ -4,7 +4,7 @@
 
 use crate::{
     check::{Findings, Rules, Violation},
-    cluster::{Cluster, direct},
+    cluster::{Cluster, direct, tool},
     faults::{self, CLOCKS_APART_US_MAX, Kind, Plan, inflict, refill::Refill},
     history::{Clock, History, Micros, locked},
     load::{self, keyspaces},
@@ -23,7 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::{task::JoinSet, time::sleep};
 
@@ -61,7 +61,7 @@ async fn interrupted() -> &'static str {
 }
 
 async fn course(options: &Options, seed: u64, cluster: &Arc<Cluster>) -> anyhow::Result<Report> {
-    let began_at = SystemTime::now();
+    let began_at = tool::say("date", "-u +%Y-%m-%dT%H:%M:%SZ")?.trim().to_owned();
     let kinds = faults::possible(&options.faults, &cluster.rights);
     if kinds.is_empty() {
         bail!("none of these faults is possible here: {}", cluster.rights.skipped().join("; "));
@@ -131,12 +131,13 @@ async fn course(options: &Options, seed: u64, cluster: &Arc<Cluster>) -> anyhow:
         async move { nemesis.run(plan).await }
     });
     let end = options.duration.as_micros() as Micros;
+    let mut told = Told::default();
     while clock.now() < end {
         if let Some(done) = faults.try_join_next() {
             done.context("the nemesis panicked")?;
             bail!("the nemesis ended before its time");
         }
-        tell(&bar, clock, &measures, &log);
+        told = tell(&bar, clock, &measures, &log, told);
         sleep(Duration::from_millis(250)).await;
     }
     faults_stop.store(true, Ordering::Relaxed);
@@ -284,16 +285,38 @@ fn bar(duration: Duration) -> ProgressBar {
     ProgressBar::new(duration.as_secs()).with_style(style)
 }
 
-fn tell(bar: &ProgressBar, clock: Clock, measures: &Measures, log: &inflict::Log) {
-    let (ok, errors) = measures.totals();
+/// How much of the log was told.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    faults: usize,
+    violations: usize,
+}
+
+/// Faults that are over and violations, a line each; and how it stands.
+fn tell(bar: &ProgressBar, clock: Clock, measures: &Measures, log: &inflict::Log, mut told: Told) -> Told {
+    let line = |line: String| if bar.is_hidden() { eprintln!("{line}") } else { bar.println(line) };
     let entries = locked(&log.entries);
-    let now = entries.iter().rev().find(|entry| entry.end_us.is_none());
+    let over = |entry: &&inflict::Entry| entry.end_us.is_some();
+    for entry in entries.iter().skip(told.faults).take_while(over) {
+        let (begin, end) = (entry.begin_us as f64 / 1e6, entry.end_us.unwrap_or_default() as f64 / 1e6);
+        line(format!("{begin:>8.1} s to {end:>6.1} s  {} {}: {}", entry.node, entry.kind, entry.what));
+        entry.notes.iter().for_each(|note| line(format!("{:24}{note}", "")));
+        told.faults += 1;
+    }
+    let violations = locked(&log.violations);
+    for violation in violations.iter().skip(told.violations) {
+        line(format!("VIOLATED {} at {}: {}", violation.property, violation.at, violation.what));
+    }
+    told.violations = violations.len();
+    let (ok, errors) = measures.totals();
+    let now = entries.last().filter(|entry| entry.end_us.is_none());
     let now = now.map(|entry| format!("{} {}: {}", entry.node, entry.kind, entry.what)).unwrap_or_default();
     let refilled = entries.iter().filter(|entry| entry.refilled_us.is_some()).count();
-    let violations = locked(&log.violations).len();
     bar.set_position(clock.now() / 1_000_000);
     bar.set_message(format!(
-        "{ok} answered, {errors} not; {} faults, {refilled} disks refilled, {violations} violations  {now}",
-        entries.len()
+        "{ok} answered, {errors} not; {} faults, {refilled} disks refilled, {} violations  {now}",
+        entries.len(),
+        told.violations
     ));
+    told
 }

@@ -19,7 +19,6 @@ use crate::{
 };
 use anyhow::Context as _;
 use serde::Serialize;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What was run.
 #[derive(Clone, Debug, Serialize)]
@@ -28,7 +27,7 @@ pub(crate) struct Run {
     pub(crate) seed: u64,
     pub(crate) merganser: String,
     pub(crate) nemesis: &'static str,
-    pub(crate) began_unix_s: u64,
+    pub(crate) began: String,
     pub(crate) duration_s: u64,
     pub(crate) nodes: Vec<String>,
     pub(crate) rate: u32,
@@ -45,7 +44,7 @@ impl Run {
         seed: u64,
         cluster: &Cluster,
         kinds: &[Kind],
-        began: SystemTime,
+        began: String,
         load_end_us: Micros,
         slot_us: Micros,
     ) -> Run {
@@ -54,7 +53,7 @@ impl Run {
             seed,
             merganser: cluster.version.clone(),
             nemesis: env!("CARGO_PKG_VERSION"),
-            began_unix_s: began.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+            began,
             duration_s: options.duration.as_secs(),
             nodes: (0..cluster.len()).map(network::name).collect(),
             rate: options.rate,

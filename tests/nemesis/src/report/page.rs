@@ -3,8 +3,12 @@
 //! In: a report. Out: one HTML text that needs nothing else: no script, no font, no link.
 
 use super::{Report, plots};
-use crate::{check::Violation, faults::Kind, measure::Op};
-use std::fmt::Write as _;
+use crate::{
+    check::Violation,
+    faults::{Kind, inflict::Entry},
+    measure::Op,
+};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// More would not be read.
 const VIOLATIONS_MAX: usize = 200;
@@ -68,19 +72,32 @@ fn facts(html: &mut String, report: &Report) -> std::fmt::Result {
     let answered = report.answered();
     let answered: Vec<String> =
         Op::NAMES.iter().zip(answered).map(|(name, count)| format!("{count} × {name}")).collect();
-    let errors: u64 = report.points.iter().flat_map(|point| point.errors.values()).sum();
+    let mut errors: BTreeMap<&str, u64> = BTreeMap::new();
+    for (code, count) in report.points.iter().flat_map(|point| &point.errors) {
+        *errors.entry(code).or_default() += count;
+    }
+    let errors = match errors.is_empty() {
+        true => "none".to_owned(),
+        false => {
+            errors.iter().map(|(code, count)| format!("{count} × {code}")).collect::<Vec<_>>().join(", ")
+        }
+    };
     let missed = report.stale.iter().filter(|stale| stale.missed_us.is_some()).count();
     let mut rows = vec![
         ("the same again", format!("<code>{}</code>", escaped(&run.command))),
         ("what ran", escaped(&format!("{}, driven by nemesis {}", run.merganser, run.nemesis))),
         ("seed", run.seed.to_string()),
-        ("began", format!("{} (Unix time)", run.began_unix_s)),
+        ("began", escaped(&run.began)),
         ("cluster", format!("{} nodes, N=3 R=2 W=2, data on {}", run.nodes.len(), escaped(run.disks))),
         ("load", format!("{} requests/s asked for, for {} s", run.rate, run.duration_s)),
-        ("answered", format!("{}; {errors} ended in an error", answered.join(", "))),
-        ("faults", format!("{} of {}", report.faults.len(), run.faults.join(", "))),
+        ("answered", answered.join(", ")),
+        ("errors", errors),
+        ("faults", by_kind(report)),
         ("canaries", format!("{} looked for, {missed} of them missed at first", report.stale.len())),
     ];
+    if let Some(refills) = refills(report) {
+        rows.push(("disks whole again", refills));
+    }
     if !run.skipped.is_empty() {
         rows.push(("skipped", escaped(&run.skipped.join("; "))));
     }
@@ -96,6 +113,33 @@ fn facts(html: &mut String, report: &Report) -> std::fmt::Result {
     }
     html.push_str("</table>");
     Ok(())
+}
+
+/// `18: 4 × kill, …`
+fn by_kind(report: &Report) -> String {
+    let of = |kind: &&str| report.faults.iter().filter(|entry| *entry.kind == **kind).count();
+    let kinds = report.run.faults.iter().map(|kind| format!("{} × {kind}", of(kind)));
+    format!("{}: {}", report.faults.len(), kinds.collect::<Vec<_>>().join(", "))
+}
+
+/// How long lost and old disks took to be refilled, if there were any.
+fn refills(report: &Report) -> Option<String> {
+    let lost = report.faults.iter().filter(|entry| entry.kind == "lost-disk" || entry.kind == "old-disk");
+    let lost: Vec<_> = lost.collect();
+    let took = |entry: &&Entry| Some(entry.refilled_us?.saturating_sub(entry.end_us?) as f64 / 1e6);
+    let mut times: Vec<f64> = lost.iter().copied().filter_map(|entry| took(&entry)).collect();
+    times.sort_by(f64::total_cmp);
+    if lost.is_empty() {
+        return None;
+    }
+    Some(match (times.get(times.len() / 2), times.last()) {
+        (Some(middle), Some(longest)) => format!(
+            "{} of {}, within {middle:.1} s (median), {longest:.1} s at most",
+            times.len(),
+            lost.len()
+        ),
+        _ => format!("0 of {}", lost.len()),
+    })
 }
 
 fn violations(html: &mut String, violations: &[Violation]) -> std::fmt::Result {
