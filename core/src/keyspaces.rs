@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 /// How long an operator's reply waits for the other nodes.
 const READY_PATIENCE_MS: u64 = 25_000;
+/// Operators who wait; beyond, the one who came first is told how far it has come.
+const WAITS_MAX: usize = 256;
 /// Bytes of a module in one message.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Largest module that is fetched from a peer.
@@ -591,6 +593,11 @@ impl Node {
 
     fn wait(&mut self, now: Millis, ticket: ClientTicket, what: What, effects: &mut Effects) {
         self.keyspaces.waits.push(Wait { ticket, until: now.after(READY_PATIENCE_MS), what });
+        if self.keyspaces.waits.len() > WAITS_MAX
+            && let Some(first) = self.keyspaces.waits.first_mut()
+        {
+            first.until = now;
+        }
         self.end_waits(now, effects);
     }
 

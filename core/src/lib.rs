@@ -28,6 +28,7 @@ pub mod message;
 pub mod mutant;
 mod node;
 pub mod plugin;
+mod recent;
 mod replica;
 pub mod request;
 pub mod ring;

@@ -10,16 +10,17 @@ use crate::config::Config;
 use crate::coordinator::{Flights, Forwarding, Load, Paces, Reading, ViewCache, WriteBacks, Writing};
 use crate::event::{Durability, Effect, Effects, Event, Notice, ScanPage, StorageFailure, WriteOp};
 use crate::hot_keys::HotKeys;
-use crate::id::{ActorId, ClientTicket, Dot, Millis, NodeId, OpId, PluginHash, RequestId, Ticket};
+use crate::id::{ActorId, ClientTicket, Dot, Millis, NodeId, OpId, PluginHash, Ticket};
 use crate::keyspaces::Keyspaces;
 use crate::message::Message;
+use crate::recent::{ForwardedHere, Recent};
 use crate::replica::{ActiveKey, Completion};
 use crate::request::{Outcome, Problem};
-use crate::ring::{Ring, Token};
-use crate::version::{Clock, Digest, DotSet, Sealer, Stamp};
+use crate::ring::Ring;
+use crate::version::{Clock, Digest, DotSet, Sealer};
 use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One member of a cluster: all of its decisions.
 pub struct Node {
@@ -58,7 +59,7 @@ struct Identity {
     now: Incarnation,
     durable: bool,
     /// Keys with a write that waits for a dot.
-    held: Vec<Bytes>,
+    held: BTreeSet<Bytes>,
 }
 
 /// What a ticket's answer is for.
@@ -141,77 +142,8 @@ impl Origin {
     }
 }
 
-/// Requests of the last minutes by their id, so that a retry finds its first try.
-#[derive(Default)]
-pub(crate) struct Recent {
-    by_id: BTreeMap<RecentId, RecentWrite>,
-    order: VecDeque<RecentId>,
-}
-
-/// A request id, and the token of the key that it was used for: a client that uses one id for two
-/// keys means two writes.
-pub(crate) type RecentId = (RequestId, Token);
-
-/// What became of a request.
-#[derive(Clone, Copy)]
-pub(crate) enum RecentWrite {
-    /// Under way.
-    Writing(OpId),
-    /// It has this dot.
-    Minted { dot: Dot, previous: u64, stamp: Stamp },
-}
-
 /// How long after a failed write of its incarnation a node tries again.
 const IDENTITY_RETRY_MS: u64 = 100;
-/// Requests remembered; older ones are found by the id in the stored version, if at all.
-const RECENT_MAX: usize = 100_000;
-
-impl Recent {
-    pub(crate) fn get(&self, id: RecentId) -> Option<RecentWrite> {
-        self.by_id.get(&id).copied()
-    }
-
-    pub(crate) fn set(&mut self, id: RecentId, write: RecentWrite) {
-        if self.by_id.insert(id, write).is_none() {
-            self.order.push_back(id);
-        }
-        while self.order.len() > RECENT_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.by_id.remove(&oldest);
-            }
-        }
-    }
-
-    pub(crate) fn forget(&mut self, id: RecentId) {
-        self.by_id.remove(&id);
-    }
-}
-
-/// Forwarded requests that arrived here lately. A link may repeat one; the repetition must not do
-/// what the first arrival was refused for, since its client was told that nothing was stored.
-#[derive(Default)]
-struct ForwardedHere {
-    seen: BTreeSet<(NodeId, OpId)>,
-    order: VecDeque<(NodeId, OpId)>,
-}
-
-/// Far more than can be under way between two repetitions.
-const FORWARDED_MAX: usize = 20_000;
-
-impl ForwardedHere {
-    fn is_first(&mut self, from: NodeId, op: OpId) -> bool {
-        if !self.seen.insert((from, op)) {
-            return false;
-        }
-        self.order.push_back((from, op));
-        while self.order.len() > FORWARDED_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.seen.remove(&oldest);
-            }
-        }
-        true
-    }
-}
 
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
@@ -286,7 +218,7 @@ impl Node {
             anti_entropy: AntiEntropy::default(),
             counters: Counters::default(),
             rng,
-            identity: Identity { now: incarnation, durable: true, held: Vec::new() },
+            identity: Identity { now: incarnation, durable: true, held: BTreeSet::new() },
             links: BTreeSet::new(),
             tickets: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -560,7 +492,7 @@ impl Node {
 
     /// An active key with a write that waits for a dot.
     pub(crate) fn hold(&mut self, active: Bytes) {
-        self.identity.held.push(active);
+        self.identity.held.insert(active);
     }
 
     /// Something names our dots of a key. If it knows a later one than we do, our data is older

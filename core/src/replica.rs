@@ -16,9 +16,8 @@
 
 use crate::anti_entropy::leaf::Share;
 use crate::catalog::KeyspaceEntry;
-use crate::coordinator::Change;
 use crate::event::{Effect, Effects, Notice, Record, StorageFailure, WriteOp};
-use crate::id::{KeyspaceId, Millis, NodeId, OpId, Ticket};
+use crate::id::{Dot, KeyspaceId, Millis, NodeId, OpId, Ticket};
 use crate::message::{Message, ReadAnswer, Refusal};
 use crate::mutant::Mutant;
 use crate::node::{Node, Purpose};
@@ -28,7 +27,11 @@ use crate::target::Target;
 use crate::version::{Digest, DotSet, KeyState, codec};
 use crate::{coordinator, storage_key};
 use bytes::Bytes;
-use std::collections::VecDeque;
+
+mod jobs;
+
+use jobs::Jobs;
+pub(crate) use jobs::{Completion, Job};
 
 /// One key with work under way.
 pub(crate) struct ActiveKey {
@@ -39,7 +42,7 @@ pub(crate) struct ActiveKey {
     pub(crate) record: Option<Record>,
     /// What the key adds to its leaf: as of the last write submitted, or as read.
     share: Share,
-    jobs: VecDeque<Job>,
+    jobs: Jobs,
     busy: Option<Busy>,
     /// The state has changed since the last write.
     pub(crate) dirty: bool,
@@ -60,7 +63,7 @@ impl ActiveKey {
             state: None,
             record: None,
             share: Share::NONE,
-            jobs: VecDeque::new(),
+            jobs: Jobs::default(),
             busy: None,
             dirty: false,
             join_failed: false,
@@ -77,22 +80,6 @@ enum Busy {
     Reading,
     Joining(Vec<DotSet>),
     Applying(OpId, crate::id::Dot),
-}
-
-/// Something to do with a key's state.
-pub(crate) enum Job {
-    /// Take in a peer's state.
-    Sync { state: KeyState, record: Record, completion: Option<Completion> },
-    /// Do a local write.
-    Write { op: OpId, change: Change },
-}
-
-/// Who is told once it is durable.
-pub(crate) enum Completion {
-    /// A peer's coordinator.
-    Peer { to: NodeId, op: OpId },
-    /// Local writes, by their replication.
-    Own { replication: OpId },
 }
 
 impl Node {
@@ -147,7 +134,8 @@ impl Node {
             self.merge_register(target, record, completions, effects);
             return;
         }
-        self.enqueue(now, target, Job::Sync { state, record, completion }, effects);
+        let completions = completion.into_iter().collect();
+        self.enqueue(now, target, Job::Sync { state, record: Some(record), completions }, effects);
     }
 
     /// Stores a register's write without reading what is there.
@@ -177,8 +165,17 @@ impl Node {
         let active =
             self.active.entry(storage_key.clone()).or_insert_with(|| Box::new(ActiveKey::new(target)));
         active.target.entry.clone_from(&target.entry);
-        active.jobs.push_back(job);
+        let reused = active.jobs.push(job);
+        self.report_reused(reused, &storage_key, effects);
         self.work(now, storage_key, effects);
+    }
+
+    /// Dots that carry one value here and another there: never merged, and reported.
+    pub(crate) fn report_reused(&mut self, dots: Vec<Dot>, storage_key: &Bytes, effects: &mut Effects) {
+        for dot in dots {
+            self.counters.dots_reused += 1;
+            effects.push(Effect::Notice(Notice::DotReused { dot, key: storage_key.clone() }));
+        }
     }
 
     /// What an active key holds, if it is loaded: newer than storage.
@@ -210,10 +207,10 @@ impl Node {
             effects.push(Effect::Read { ticket, key: storage_key.clone() });
             return;
         }
-        while let Some(job) = active.jobs.pop_front() {
+        while let Some(job) = active.jobs.pop() {
             match job {
-                Job::Sync { state, record, completion } => {
-                    self.sync(active, storage_key, state, record, completion, effects)
+                Job::Sync { state, record, completions } => {
+                    self.sync(active, storage_key, state, record, completions, effects)
                 }
                 Job::Write { op, change } => match self.apply_change(now, active, op, change, effects) {
                     coordinator::Step::Done => {}
@@ -255,8 +252,8 @@ impl Node {
         active: &mut ActiveKey,
         storage_key: &Bytes,
         incoming: KeyState,
-        record: Record,
-        completion: Option<Completion>,
+        record: Option<Record>,
+        completions: Vec<Completion>,
         effects: &mut Effects,
     ) {
         let Some(state) = active.state.as_mut() else { return };
@@ -267,17 +264,15 @@ impl Node {
         };
         if overwrite || state.is_empty() {
             *state = incoming;
-            (active.record, active.dirty) = (Some(record), true);
+            (active.record, active.dirty) = (record, true);
         } else {
             let before = state.clone();
-            for dot in state.sync(&incoming) {
-                self.counters.dots_reused += 1;
-                effects.push(Effect::Notice(Notice::DotReused { dot, key: storage_key.clone() }));
-            }
+            let reused = state.sync(&incoming);
             if *state != before {
-                active.record = (*state == incoming).then_some(record);
+                active.record = record.filter(|_| *state == incoming);
                 active.dirty = true;
             }
+            self.report_reused(reused, storage_key, effects);
         }
         if self.mutant(Mutant::CollapseEqualBytes)
             && let KeyState::Causal(siblings) = state
@@ -285,7 +280,7 @@ impl Node {
             siblings.collapse_equal();
         }
         active.join_failed = false;
-        active.completions.extend(completion);
+        jobs::extend(&mut active.completions, completions);
         self.resolve_on_replica(active);
     }
 
@@ -431,7 +426,7 @@ impl Node {
         }
         let last = active.last_write.filter(|_| active.writes > 0);
         match last.and_then(|ticket| self.completions_of(ticket)) {
-            Some(completions) => completions.extend(waiting),
+            Some(completions) => jobs::extend(completions, waiting),
             None => self.complete(waiting, Ok(()), effects),
         }
     }
@@ -517,10 +512,10 @@ impl Node {
             }
             // Never "not found": nothing is done with a key whose state cannot be read.
             Err(reason) => {
-                for job in active.jobs {
+                while let Some(job) = active.jobs.pop() {
                     match job {
-                        Job::Sync { completion, .. } => {
-                            self.complete(completion.into_iter().collect(), Err(Refusal::Storage), effects);
+                        Job::Sync { completions, .. } => {
+                            self.complete(completions, Err(Refusal::Storage), effects);
                         }
                         Job::Write { op, .. } => {
                             self.write_failed(op, Problem::Storage { reason: reason.clone() }, effects);

@@ -272,10 +272,7 @@ impl Node {
         reading.tally.add(from);
         let met = reading.tally.is_met();
         let storage_key = reading.target.storage_key.clone();
-        for dot in reused {
-            self.counters.dots_reused += 1;
-            effects.push(Effect::Notice(Notice::DotReused { dot, key: storage_key.clone() }));
-        }
+        self.report_reused(reused, &storage_key, effects);
         if met {
             self.gathered(now, op, effects);
         }

@@ -26,6 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const GENERATIONS_MAX: u32 = 8;
 /// Keys remembered; beyond, a key waits until it is next read or written.
 const DUE_MAX: usize = 10_000;
+/// Keys whose resolution stopped that are remembered, so that each is reported once; beyond, some are
+/// reported again.
+const TRIPPED_MAX: usize = 10_000;
 /// A key that was looked at rests for its delay, and at least so long: where a resolution cannot be
 /// stored (a full disk, a majority out of reach), it is not tried again at once, and for ever.
 const REST_MS_MIN: u64 = 100;
@@ -42,6 +45,8 @@ pub(crate) struct WriteBacks {
     tripped: BTreeSet<Bytes>,
     /// When a key that was looked at may be looked at again.
     rests: BTreeMap<Bytes, Millis>,
+    /// When they are next looked through.
+    next: Option<Millis>,
 }
 
 impl Node {
@@ -73,6 +78,17 @@ impl Node {
             self.write_backs.order.remove(&(before, storage_key.clone()));
         }
         self.write_backs.order.insert((at, storage_key));
+        self.look_again(at);
+    }
+
+    /// One timer for all keys: it is at the earliest of their times.
+    fn look_again(&mut self, at: Millis) {
+        match self.write_backs.next {
+            Some(next) if next <= at => return,
+            Some(next) => self.clear_timer(next, Timer::WriteBack),
+            None => {}
+        }
+        self.write_backs.next = Some(at);
         self.set_timer(at, Timer::WriteBack);
     }
 
@@ -83,14 +99,16 @@ impl Node {
 
     /// Begins the reads of keys that are due.
     pub(crate) fn write_backs_due(&mut self, now: Millis, effects: &mut Effects) {
+        self.write_backs.next = None;
         self.write_backs.rests.retain(|_, until| *until > now);
-        if self.is_busy() {
-            return self.set_timer(now.after(YIELD_MS), Timer::WriteBack);
+        // Those that rest are remembered too, so they bound how many may be begun.
+        if self.is_busy() || self.write_backs.rests.len() >= DUE_MAX {
+            return self.look_again(now.after(YIELD_MS));
         }
         for _ in 0..BATCH {
             let Some((at, storage_key)) = self.write_backs.order.first().cloned() else { return };
             if at > now {
-                return self.set_timer(at, Timer::WriteBack);
+                return self.look_again(at);
             }
             self.write_backs.order.remove(&(at, storage_key.clone()));
             self.write_backs.due.remove(&storage_key);
@@ -108,7 +126,7 @@ impl Node {
                 self.begin_read(now, admitted, Goal::WriteBack, effects);
             }
         }
-        self.set_timer(now.after(1), Timer::WriteBack);
+        self.look_again(now.after(1));
     }
 
     /// The plugin has settled what an owner's read at a majority found.
@@ -132,6 +150,9 @@ impl Node {
             .collect();
         let generation = receipts.and_then(|generations| generations.into_iter().max()).unwrap_or(0) + 1;
         if generation > GENERATIONS_MAX {
+            if self.write_backs.tripped.len() >= TRIPPED_MAX {
+                self.write_backs.tripped.pop_first();
+            }
             if self.write_backs.tripped.insert(storage_key) {
                 self.counters.breakers += 1;
                 effects.push(Effect::Notice(Notice::BreakerTripped {
