@@ -1,5 +1,5 @@
 //! Who a node is after a start (semantics §3): a new actor at every boot, unless a marker of a
-//! clean shutdown proves the last counter that was issued.
+//! clean shutdown proves the last counter that was issued; and which disk it speaks for.
 //!
 //! ```text
 //!   shell: read identity ─▶ begin ─▶ write and sync ─▶ Node::new ─▶ serve
@@ -7,15 +7,20 @@
 //! ```
 //!
 //! The marker is removed, synced, before anything is served. In: the identity record, random
-//! numbers. Out: an incarnation and the record to sync first. Absent: the disk.
+//! numbers. Out: an identity and the record to sync first. Absent: the disk; what becomes of the
+//! identity while the node runs (`identity`); whether the disk is an old one, which the members know.
 
 use crate::event::{Record, WriteOp};
-use crate::id::ActorId;
+use crate::id::{ActorId, DiskId};
 use crate::storage_key;
 use crate::wire::{Malformed, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
 
-const FORMAT: u8 = 1;
+/// Former actors that are kept: the newest.
+pub const FORMER_ACTORS_MAX: usize = 32;
+/// Former disks that are kept: the newest.
+pub const FORMER_DISKS_MAX: usize = 32;
+const FORMAT: u8 = 2;
 
 /// An actor and the last counter it issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,36 +31,116 @@ pub struct Incarnation {
     pub issued: u64,
 }
 
-/// The incarnation to serve as, and what must be durable before: with a clean marker the same
-/// actor goes on, without one `fresh_actor` begins. A record that does not decode counts as none.
-pub fn begin(identity: Option<&Record>, fresh_actor: u64) -> (Incarnation, WriteOp) {
-    let resumed = identity
-        .and_then(|record| decode(record).ok())
-        .and_then(|(incarnation, clean)| clean.then_some(incarnation));
-    let incarnation = resumed.unwrap_or(Incarnation { actor: ActorId(fresh_actor), issued: 0 });
-    (incarnation, identity_op(incarnation, false))
+/// Who a node is, as its disk knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn when the data directory was made.
+    pub disk: DiskId,
+    /// This boot is the node's so-manieth, those on former disks included once a member has told of them.
+    pub boots: u64,
+    /// Raised now and then, so that an image of this disk that comes back is found to be older.
+    pub tick: u64,
+    /// Who issues dots.
+    pub incarnation: Incarnation,
+    /// Actors that this node was before and never will be again, newest first.
+    pub former_actors: Vec<ActorId>,
+    /// Disks that this node had before, newest first.
+    pub former_disks: Vec<DiskId>,
 }
 
-/// The write that makes an incarnation durable, `clean` only as the very last of a shutdown.
-pub fn identity_op(incarnation: Incarnation, clean: bool) -> WriteOp {
-    let mut head = BytesMut::new();
-    head.put_u8(FORMAT);
-    head.put_u64(incarnation.actor.0);
-    head.put_u8(u8::from(clean));
-    head.varint(if clean { incarnation.issued } else { 0 });
-    WriteOp::Put { key: storage_key::identity(), record: Record { head: head.freeze(), body: Bytes::new() } }
+impl Identity {
+    /// That of a node's first boot on a new disk.
+    pub fn first(actor: ActorId, disk: DiskId) -> Identity {
+        let incarnation = Incarnation { actor, issued: 0 };
+        Identity { disk, boots: 1, tick: 0, incarnation, former_actors: Vec::new(), former_disks: Vec::new() }
+    }
+
+    /// From now on another actor; the one before never issues a dot again.
+    pub fn renew(&mut self, actor: ActorId) {
+        let former = self.incarnation.actor;
+        self.incarnation = Incarnation { actor, issued: 0 };
+        add(&mut self.former_actors, [former], FORMER_ACTORS_MAX);
+    }
+
+    /// The write that makes it durable; `clean` only as the very last of a shutdown.
+    pub fn op(&self, clean: bool) -> WriteOp {
+        let mut head = BytesMut::new();
+        head.put_u8(FORMAT);
+        head.put_u64(self.incarnation.actor.0);
+        head.put_u8(u8::from(clean));
+        head.varint(if clean { self.incarnation.issued } else { 0 });
+        head.put_u64(self.disk.0);
+        head.varint(self.boots);
+        head.varint(self.tick);
+        head.varint(self.former_actors.len() as u64);
+        self.former_actors.iter().for_each(|actor| head.put_u64(actor.0));
+        head.varint(self.former_disks.len() as u64);
+        self.former_disks.iter().for_each(|disk| head.put_u64(disk.0));
+        WriteOp::Put {
+            key: storage_key::identity(),
+            record: Record { head: head.freeze(), body: Bytes::new() },
+        }
+    }
 }
 
-fn decode(record: &Record) -> Result<(Incarnation, bool), Malformed> {
-    let mut reader = Reader::new(record.head.clone());
-    if reader.u8("identity format")? != FORMAT {
+/// The identity to serve as, and what must be durable before: with a clean marker the same actor
+/// goes on, without one `fresh_actor` begins. Without a record, or with one that does not decode,
+/// the disk is a new one: `fresh_disk`.
+pub fn begin(identity: Option<&Record>, fresh_actor: u64, fresh_disk: u64) -> (Identity, WriteOp) {
+    let identity = match identity.and_then(|record| decode(record).ok()) {
+        Some((mut identity, clean)) => {
+            identity.boots = identity.boots.saturating_add(1);
+            if !clean {
+                identity.renew(ActorId(fresh_actor));
+            }
+            identity
+        }
+        None => Identity::first(ActorId(fresh_actor), DiskId(fresh_disk)),
+    };
+    let op = identity.op(false);
+    (identity, op)
+}
+
+/// Puts `newer` in front of `list`, each once, and keeps the newest `max`.
+pub(crate) fn add<T: PartialEq + Copy>(
+    list: &mut Vec<T>,
+    newer: impl IntoIterator<Item = T, IntoIter: DoubleEndedIterator>,
+    max: usize,
+) {
+    for item in newer.into_iter().rev() {
+        list.retain(|other| *other != item);
+        list.insert(0, item);
+    }
+    list.truncate(max);
+}
+
+fn decode(record: &Record) -> Result<(Identity, bool), Malformed> {
+    let mut r = Reader::new(record.head.clone());
+    if r.u8("identity format")? != FORMAT {
         return Err(Malformed("identity format"));
     }
-    let actor = ActorId(reader.u64("identity actor")?);
-    let clean = reader.u8("identity marker")? == 1;
-    let issued = reader.varint("identity counter")?;
-    reader.end("identity")?;
-    Ok((Incarnation { actor, issued }, clean))
+    let actor = ActorId(r.u64("identity actor")?);
+    let clean = r.u8("identity marker")? == 1;
+    let issued = r.varint("identity counter")?;
+    let identity = Identity {
+        incarnation: Incarnation { actor, issued },
+        disk: DiskId(r.u64("identity disk")?),
+        boots: r.varint("identity boots")?,
+        tick: r.varint("identity tick")?,
+        former_actors: words(&mut r, FORMER_ACTORS_MAX, "former actors")?.into_iter().map(ActorId).collect(),
+        former_disks: words(&mut r, FORMER_DISKS_MAX, "former disks")?.into_iter().map(DiskId).collect(),
+    };
+    r.end("identity")?;
+    Ok((identity, clean))
+}
+
+/// At most `max` words after their count.
+pub(crate) fn words(r: &mut Reader, max: usize, what: &'static str) -> Result<Vec<u64>, Malformed> {
+    let count = r.count(8, what)?;
+    if count > max {
+        return Err(Malformed(what));
+    }
+    (0..count).map(|_| r.u64(what)).collect()
 }
 
 #[cfg(test)]
@@ -71,20 +156,37 @@ mod tests {
 
     #[test]
     fn an_actor_goes_on_only_after_a_clean_marker_and_only_once() {
-        let (first, op) = begin(None, 11);
-        assert_eq!(first, Incarnation { actor: ActorId(11), issued: 0 });
-        let (crashed, _) = begin(Some(&stored(op)), 12);
-        assert_eq!(crashed.actor, ActorId(12));
+        let (mut first, op) = begin(None, 11, 7);
+        assert_eq!(first, Identity::first(ActorId(11), DiskId(7)));
+        let (crashed, _) = begin(Some(&stored(op)), 12, 8);
+        assert_eq!((crashed.incarnation.actor, &crashed.former_actors), (ActorId(12), &vec![ActorId(11)]));
 
-        let marker = stored(identity_op(Incarnation { actor: ActorId(12), issued: 40 }, true));
-        let (resumed, op) = begin(Some(&marker), 13);
-        assert_eq!(resumed, Incarnation { actor: ActorId(12), issued: 40 });
-        assert_eq!(begin(Some(&stored(op)), 14).0, Incarnation { actor: ActorId(14), issued: 0 });
+        first.incarnation.issued = 40;
+        let (resumed, op) = begin(Some(&stored(first.op(true))), 13, 8);
+        assert_eq!(resumed.incarnation, Incarnation { actor: ActorId(11), issued: 40 });
+        assert!(resumed.former_actors.is_empty());
+        let (crashed, _) = begin(Some(&stored(op)), 14, 8);
+        assert_eq!(crashed.incarnation, Incarnation { actor: ActorId(14), issued: 0 });
     }
 
     #[test]
-    fn a_damaged_identity_is_a_new_actor() {
+    fn a_disk_keeps_its_name_and_counts_its_boots() {
+        let (mut identity, mut op) = begin(None, 1, 7);
+        for boot in 2..=100 {
+            (identity, op) = begin(Some(&stored(op)), boot, 900 + boot);
+            assert_eq!((identity.disk, identity.boots), (DiskId(7), boot));
+        }
+        assert_eq!(identity.former_actors.len(), FORMER_ACTORS_MAX);
+        assert_eq!(identity.former_actors[0], ActorId(99));
+    }
+
+    #[test]
+    fn a_damaged_identity_is_a_new_actor_on_a_new_disk() {
         let damaged = Record { head: Bytes::from_static(b"\x01\x02"), body: Bytes::new() };
-        assert_eq!(begin(Some(&damaged), 9).0.actor, ActorId(9));
+        assert_eq!(begin(Some(&damaged), 9, 3).0, Identity::first(ActorId(9), DiskId(3)));
+        let whole = stored(Identity::first(ActorId(1), DiskId(2)).op(true)).head;
+        for length in 0..whole.len() {
+            assert!(decode(&Record { head: whole.slice(..length), body: Bytes::new() }).is_err());
+        }
     }
 }

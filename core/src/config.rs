@@ -36,8 +36,21 @@ pub struct Config {
     pub timeout_ms_max: u64,
     /// After so long without an answer a read asks one more replica.
     pub hedge_ms: u64,
-    /// How often catalogs are compared with the peers'.
-    pub catalog_period_ms: u64,
+    /// Where peers find this node; told to them, so that they notice when it changes.
+    pub address: String,
+    /// How often this node's heart beats and it gossips. The detector's patience follows from it.
+    pub gossip_period_ms: u64,
+    /// With how many members at a time.
+    pub fanout: usize,
+    /// Suspicion from which a member is asked after others.
+    pub phi_suspect: f64,
+    /// Suspicion from which, times the multiplier of the own health, a member counts as down.
+    pub phi_down: f64,
+    /// How long a node that has booted waits for a member that can tell whether its disk is an old
+    /// one, before it serves all the same.
+    pub join_patience_ms: u64,
+    /// A member that was down for so long is forgotten: its disk may not come back.
+    pub forget_ms: u64,
     /// Requests in flight beyond which new ones are shed.
     pub in_flight_max: usize,
     /// What requests in flight may weigh together, in bytes: beyond, new ones are shed.
@@ -64,7 +77,13 @@ impl Config {
             timeout_ms: 2_000,
             timeout_ms_max: 60_000,
             hedge_ms: 20,
-            catalog_period_ms: 1_000,
+            address: String::new(),
+            gossip_period_ms: 250,
+            fanout: 3,
+            phi_suspect: 5.0,
+            phi_down: 8.0,
+            join_patience_ms: 2_000,
+            forget_ms: 7 * 24 * 3_600 * 1_000,
             in_flight_max: 20_000,
             cost_in_flight_max: 256 << 20,
             shared_reads_per_s: 500,

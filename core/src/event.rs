@@ -12,7 +12,8 @@
 //! simulator may delay, reorder, drop or fail any of them. Absent: anything that waits.
 
 use crate::admin::{AdminReply, AdminRequest};
-use crate::id::{ClientTicket, Dot, KeyspaceId, NodeId, PluginHash, Ticket};
+use crate::id::{ClientTicket, DiskId, Dot, KeyspaceId, NodeId, PluginHash, Ticket};
+use crate::membership::{MemberState, RejoinReason};
 use crate::message::Message;
 use crate::plugin::{PluginAnswer, PluginCall, PluginFacts};
 use crate::request::{Outcome, Request};
@@ -207,6 +208,12 @@ pub enum Effect {
         /// Its bytes.
         module: Bytes,
     },
+    /// This node's disk may not be used again. From now on it says nothing; set the data directory
+    /// aside, and start anew with an empty one.
+    RejoinEmpty {
+        /// Why.
+        reason: RejoinReason,
+    },
     /// Something an operator or a metric wants to know.
     Notice(Notice),
 }
@@ -318,6 +325,46 @@ pub enum Notice {
     },
     /// The catalog has changed.
     CatalogChanged,
+    /// This node has booted and serves from now on.
+    Joined {
+        /// A member knew it, and found nothing wrong with its disk.
+        recognised: bool,
+    },
+    /// A member is taken to be in another state than before.
+    Member {
+        /// Which.
+        node: NodeId,
+        /// From now on.
+        state: MemberState,
+    },
+    /// A member is found elsewhere than before.
+    AddressChanged {
+        /// Which.
+        node: NodeId,
+        /// Where it is now.
+        address: String,
+    },
+    /// A member has come back with an empty disk.
+    EmptyDisk {
+        /// Which.
+        node: NodeId,
+        /// The new one.
+        disk: DiskId,
+    },
+    /// A member speaks for a disk that is older than what left it; nobody listens.
+    OldDisk {
+        /// Which.
+        node: NodeId,
+        /// The old one.
+        disk: DiskId,
+    },
+    /// A member was down for so long that its disk may not come back.
+    Forgotten {
+        /// Which.
+        node: NodeId,
+        /// The disk.
+        disk: DiskId,
+    },
 }
 
 /// Effects in the order in which they were decided.

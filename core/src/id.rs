@@ -53,6 +53,17 @@ impl fmt::Debug for ActorId {
     }
 }
 
+/// A data directory: random, drawn when it is made. A node whose disk was replaced is told from one
+/// that was away, and an older disk that comes back from the one that took its place.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiskId(pub u64);
+
+impl fmt::Debug for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "disk:{:08x}", self.0 >> 32)
+    }
+}
+
 /// One write: the `counter`-th that an actor issued.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dot {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   operator ─▶ change ─▶ own disk ─▶ push to peers ─▶ they say: same digest, module compiled ─▶ reply
-//!   period   ─▶ digests to peers ─▶ differing ─▶ push ─▶ join; missing modules are fetched
+//!   gossip   ─▶ digests differ ─▶ push ─▶ join; missing modules are fetched
 //! ```
 //!
 //! In: admin requests, peers' catalogs and modules. Out: catalog writes, module loads, replies that
@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::event::{Durability, Effect, Effects, Notice, Record, StorageFailure, WriteOp};
 use crate::id::{ClientTicket, KeyspaceId, Millis, NodeId, PluginHash};
 use crate::message::Message;
-use crate::node::{Node, Purpose, Timer};
+use crate::node::{Node, Purpose};
 use crate::plugin::{PluginFacts, World};
 use crate::storage_key;
 use crate::version::Stamp;
@@ -42,15 +42,8 @@ pub(crate) struct Keyspaces {
     built_in: Vec<PluginEntry>,
     built_in_compiled: bool,
     ready: BTreeSet<PluginHash>,
-    peers: BTreeMap<NodeId, PeerState>,
     loading: BTreeMap<PluginHash, Loading>,
     waits: Vec<Wait>,
-}
-
-/// What a peer last said of itself.
-struct PeerState {
-    digest: CatalogDigest,
-    ready: BTreeSet<PluginHash>,
 }
 
 /// A module that is not ready here yet.
@@ -88,7 +81,6 @@ impl Keyspaces {
             },
             built_in: config.built_in.clone(),
             built_in_compiled: config.built_in_compiled,
-            peers: BTreeMap::new(),
             loading: BTreeMap::new(),
             waits: Vec::new(),
         };
@@ -109,6 +101,16 @@ impl Keyspaces {
 
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// What the catalog comes to.
+    pub(crate) fn digest(&self) -> CatalogDigest {
+        self.digest
+    }
+
+    /// Plugins that this node holds, compiled.
+    pub(crate) fn ready(&self) -> Vec<PluginHash> {
+        self.ready.iter().copied().collect()
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<Arc<KeyspaceEntry>> {
@@ -180,9 +182,7 @@ impl Node {
             return;
         };
         let offset = loading.bytes.len() as u64;
-        let has =
-            |node: &NodeId| self.keyspaces.peers.get(node).is_some_and(|peer| peer.ready.contains(&hash));
-        if let Some(to) = self.linked().find(has) {
+        if let Some(to) = self.linked().find(|node| self.membership.has_ready(*node, hash)) {
             effects.push(Effect::Send { to, message: Message::PluginFetch { hash, offset } });
         }
     }
@@ -257,7 +257,7 @@ impl Node {
                     self.uploaded(now, ticket, hash, name, &facts, effects);
                 }
                 if is_new {
-                    self.tell_peers(effects);
+                    self.own_catalog_changed(effects);
                     self.end_waits(now, effects);
                 }
             }
@@ -507,6 +507,7 @@ impl Node {
             let catalog = self.keyspaces.catalog.clone();
             effects.push(Effect::Send { to, message: Message::CatalogPush { catalog } });
         }
+        self.own_catalog_changed(effects);
         self.load_plugins(effects);
     }
 
@@ -535,36 +536,21 @@ impl Node {
         if self.keyspaces.catalog.join(&catalog) {
             self.keep_catalog(effects);
             self.load_plugins(effects);
-            self.tell_peers(effects);
+            self.own_catalog_changed(effects);
         }
         if self.keyspaces.digest == theirs {
-            self.send_catalog_state(from, effects);
+            self.tell_own(from, effects);
         } else {
             self.push_catalog(now, from, effects);
         }
     }
 
-    /// A peer says what its catalog comes to and which modules it holds.
-    pub(crate) fn catalog_state(
-        &mut self,
-        now: Millis,
-        from: NodeId,
-        digest: CatalogDigest,
-        ready: Vec<PluginHash>,
-        effects: &mut Effects,
-    ) {
-        let differs = digest != self.keyspaces.digest;
-        self.keyspaces.peers.insert(from, PeerState { digest, ready: ready.into_iter().collect() });
-        if differs {
-            self.push_catalog(now, from, effects);
-        }
-        let missing: Vec<PluginHash> = self
-            .keyspaces
-            .loading
-            .iter()
-            .filter(|(_, loading)| !loading.local)
-            .map(|(hash, _)| *hash)
-            .collect();
+    /// Members may have said that they know and hold more: modules that are missing here are asked
+    /// for again, and operators who wait are told.
+    pub(crate) fn members_are_ready(&mut self, now: Millis, effects: &mut Effects) {
+        let loading = self.keyspaces.loading.iter();
+        let missing: Vec<PluginHash> =
+            loading.filter(|(_, loading)| !loading.local).map(|(hash, _)| *hash).collect();
         missing.into_iter().for_each(|hash| self.fetch(hash, effects));
         self.end_waits(now, effects);
     }
@@ -572,23 +558,6 @@ impl Node {
     pub(crate) fn push_catalog(&mut self, _now: Millis, to: NodeId, effects: &mut Effects) {
         let catalog = self.keyspaces.catalog.clone();
         effects.push(Effect::Send { to, message: Message::CatalogPush { catalog } });
-    }
-
-    pub(crate) fn send_catalog_state(&mut self, to: NodeId, effects: &mut Effects) {
-        let ready = self.keyspaces.ready.iter().copied().collect();
-        let message = Message::CatalogState { digest: self.keyspaces.digest, ready };
-        effects.push(Effect::Send { to, message });
-    }
-
-    fn tell_peers(&mut self, effects: &mut Effects) {
-        let peers: Vec<NodeId> = self.linked().collect();
-        peers.into_iter().for_each(|peer| self.send_catalog_state(peer, effects));
-    }
-
-    pub(crate) fn catalog_period(&mut self, now: Millis, effects: &mut Effects) {
-        self.tell_peers(effects);
-        self.end_waits(now, effects);
-        self.set_timer(now.after(self.config.catalog_period_ms), Timer::Catalog);
     }
 
     fn wait(&mut self, now: Millis, ticket: ClientTicket, what: What, effects: &mut Effects) {
@@ -661,12 +630,12 @@ impl Node {
         let k = &self.keyspaces;
         let own = node == self.config.node && k.ready.contains(&hash);
         let built_in = k.built_in_compiled && k.built_in.iter().any(|plugin| plugin.hash == hash);
-        own || built_in || k.peers.get(&node).is_some_and(|peer| peer.ready.contains(&hash))
+        own || built_in || self.membership.has_ready(node, hash)
     }
 
     /// Whether `node` has said that its catalog is as this one.
     fn agrees(&self, node: NodeId) -> bool {
-        self.keyspaces.peers.get(&node).is_some_and(|peer| peer.digest == self.keyspaces.digest)
+        self.membership.catalog_of(node) == Some(self.keyspaces.digest)
     }
 }
 

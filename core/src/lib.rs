@@ -6,8 +6,9 @@
 //!
 //! In reading order: [`id`] · [`ring`] (who holds a key) · [`version`] (what a key holds) ·
 //! [`request`], [`message`], [`event`], [`plugin`], [`admin`] (what is said at the door) · [`Node`] (who routes it)
-//! · `coordinator` (puts and gets at a quorum) · `replica` (a node's own copy) · [`catalog`],
-//! `keyspaces` (policies and plugins) · [`boot`], [`storage_key`], [`fold`], [`wire`].
+//! · `coordinator` (puts and gets at a quorum) · `replica` (a node's own copy) · [`membership`] (who is
+//! there) · [`catalog`], `keyspaces` (policies and plugins) · [`boot`], `identity` (who this node is) ·
+//! [`storage_key`], [`fold`], [`wire`].
 //!
 //! Absent on purpose: clocks, threads, files, sockets, Wasm, randomly seeded maps (see
 //! `clippy.toml`), and any other room of this project.
@@ -23,7 +24,9 @@ pub mod event;
 pub mod fold;
 pub mod hot_keys;
 pub mod id;
+mod identity;
 mod keyspaces;
+pub mod membership;
 pub mod message;
 pub mod mutant;
 mod node;

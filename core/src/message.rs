@@ -4,9 +4,10 @@
 //! Replication always carries raw states (R6). In: bytes of a peer, never trusted. Out: typed
 //! messages. Absent: framing and authentication, which are the link's.
 
-use crate::catalog::{Catalog, CatalogDigest};
+use crate::catalog::Catalog;
 use crate::event::Record;
 use crate::id::{KeyspaceId, OpId, PluginHash, RequestId};
+use crate::membership::Gossip;
 use crate::request::{
     Acks, Basis, GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution,
     SiblingView, Want, WriteReply,
@@ -73,13 +74,8 @@ pub enum Message {
         /// Whole.
         catalog: Catalog,
     },
-    /// What the sender's catalog comes to, and which of its plugins it holds compiled.
-    CatalogState {
-        /// Equal digests, equal catalogs.
-        digest: CatalogDigest,
-        /// Ready for use.
-        ready: Vec<PluginHash>,
-    },
+    /// Who is there, as whom, and what each says of its catalog and plugins.
+    Gossip(Gossip),
     /// Send me bytes of this module.
     PluginFetch {
         /// Which.
@@ -183,11 +179,9 @@ impl Message {
                 b.put_u8(7);
                 catalog.put(&mut b);
             }
-            Message::CatalogState { digest, ready } => {
+            Message::Gossip(gossip) => {
                 b.put_u8(8);
-                b.put_slice(&digest.0);
-                b.varint(ready.len() as u64);
-                ready.iter().for_each(|hash| b.put_slice(&hash.0));
+                gossip.put(&mut b);
             }
             Message::PluginFetch { hash, offset } => {
                 b.put_u8(9);
@@ -250,14 +244,7 @@ impl Message {
             5 => Message::Forward { op: OpId(r.u64("op")?), request: read_request(&mut r)? },
             6 => Message::Forwarded { op: OpId(r.u64("op")?), outcome: read_outcome(&mut r)? },
             7 => Message::CatalogPush { catalog: Catalog::read(&mut r)? },
-            8 => {
-                let digest = CatalogDigest(r.array("catalog digest")?);
-                let count = r.count(32, "ready plugins")?;
-                let ready = (0..count)
-                    .map(|_| Ok(PluginHash(r.array("plugin")?)))
-                    .collect::<Result<_, Malformed>>()?;
-                Message::CatalogState { digest, ready }
-            }
+            8 => Message::Gossip(Gossip::read(&mut r)?),
             9 => Message::PluginFetch { hash: PluginHash(r.array("plugin")?), offset: r.varint("offset")? },
             10 => Message::PluginChunk {
                 hash: PluginHash(r.array("plugin")?),

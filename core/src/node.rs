@@ -4,20 +4,22 @@
 //! links, counters. Absent: every decision about keys; see `coordinator` and `replica`.
 
 use crate::anti_entropy::{AntiEntropy, Rescan, TreeWrite};
-use crate::boot::{Incarnation, identity_op};
+use crate::boot::{self, Incarnation};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::coordinator::{Flights, Forwarding, Load, Paces, Reading, ViewCache, WriteBacks, Writing};
-use crate::event::{Durability, Effect, Effects, Event, Notice, ScanPage, StorageFailure, WriteOp};
+use crate::event::{Effect, Effects, Event, ScanPage, StorageFailure};
 use crate::hot_keys::HotKeys;
-use crate::id::{ActorId, ClientTicket, Dot, Millis, NodeId, OpId, PluginHash, Ticket};
+use crate::id::{ClientTicket, Millis, NodeId, OpId, PluginHash, Ticket};
+use crate::identity::Identity;
 use crate::keyspaces::Keyspaces;
+use crate::membership::Membership;
 use crate::message::Message;
 use crate::recent::{ForwardedHere, Recent};
 use crate::replica::{ActiveKey, Completion};
 use crate::request::{Outcome, Problem};
 use crate::ring::Ring;
-use crate::version::{Clock, Digest, DotSet, Sealer};
+use crate::version::{Clock, Digest, Sealer};
 use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,21 +47,14 @@ pub struct Node {
     pub(crate) paces: Paces,
     pub(crate) anti_entropy: AntiEntropy,
     pub(crate) counters: Counters,
+    pub(crate) identity: Identity,
+    pub(crate) membership: Membership,
     rng: StdRng,
-    identity: Identity,
     links: BTreeSet<NodeId>,
     tickets: BTreeMap<Ticket, Purpose>,
     timers: BTreeSet<(Millis, Timer)>,
     next_ticket: u64,
     next_op: u64,
-}
-
-/// Who this node is now, and whether that is durable yet.
-struct Identity {
-    now: Incarnation,
-    durable: bool,
-    /// Keys with a write that waits for a dot.
-    held: BTreeSet<Bytes>,
 }
 
 /// What a ticket's answer is for.
@@ -74,8 +69,10 @@ pub(crate) enum Purpose {
     Write { active: Option<Bytes>, completions: Vec<Completion>, leaf: TreeWrite },
     /// What a rescan found.
     Leaf(TreeWrite),
-    /// A new incarnation.
-    Identity(ActorId),
+    /// This node's identity.
+    Identity,
+    /// What was known of the members before this boot.
+    Members,
     /// A page of a range.
     Scan(ScanFor),
     /// Catalog or module: nobody waits.
@@ -109,11 +106,11 @@ pub(crate) enum Timer {
     Hedge(OpId),
     /// A forwarded request's patience is over.
     Forward(OpId),
-    /// Compare catalogs; retry modules; end operators' waits.
-    Catalog,
+    /// The own heart beats; gossip; look at the members.
+    Gossip,
     /// Some keys may be due for write-back.
     WriteBack,
-    /// A new incarnation could not be made durable.
+    /// The identity could not be made durable.
     Identity,
     /// The leaves could not be read.
     LoadLeaves,
@@ -141,9 +138,6 @@ impl Origin {
         }
     }
 }
-
-/// How long after a failed write of its incarnation a node tries again.
-const IDENTITY_RETRY_MS: u64 = 100;
 
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
@@ -188,7 +182,7 @@ impl Node {
     /// A node that has not started: see [`crate::boot`] for what must be durable before.
     ///
     /// Panics if the configuration does not name the node among its members.
-    pub fn new(config: Config, incarnation: Incarnation, catalog: Catalog, seed: u64) -> Node {
+    pub fn new(config: Config, identity: boot::Identity, catalog: Catalog, seed: u64) -> Node {
         assert!(
             config.members.iter().any(|member| member.ring.id == config.node),
             "the node is one of the members"
@@ -197,6 +191,7 @@ impl Node {
         let mut rng = StdRng::seed_from_u64(seed);
         // Operations of an earlier boot must not match this one's.
         let next_op = rng.random::<u64>() >> 16;
+        let session = rng.random();
         Node {
             sealer: Sealer::new(&config.cluster_secret),
             keyspaces: Keyspaces::new(catalog, &config),
@@ -217,8 +212,9 @@ impl Node {
             paces: Paces::default(),
             anti_entropy: AntiEntropy::default(),
             counters: Counters::default(),
+            membership: Membership::new(&config, &identity, session),
+            identity: Identity::new(identity),
             rng,
-            identity: Identity { now: incarnation, durable: true, held: BTreeSet::new() },
             links: BTreeSet::new(),
             tickets: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -230,13 +226,17 @@ impl Node {
 
     /// Begins its own work: call once, before any event.
     pub fn start(&mut self, now: Millis, effects: &mut Effects) {
-        self.set_timer(now.after(self.config.catalog_period_ms), Timer::Catalog);
+        self.start_membership(now, effects);
         self.load_plugins(effects);
         self.load_leaves(effects);
     }
 
     /// Takes in one event and says what to do.
     pub fn handle(&mut self, now: Millis, event: Event, effects: &mut Effects) {
+        self.look_at_clock(now);
+        if !self.admits(&event, effects) {
+            return;
+        }
         match event {
             Event::Client { ticket, request } => {
                 self.begin(now, Origin::Client { ticket, cost: None }, request, effects)
@@ -247,10 +247,11 @@ impl Node {
                 if up {
                     self.links.insert(peer);
                     self.paces.forget(peer);
-                    self.send_catalog_state(peer, effects);
+                    self.gossip_with(peer, effects);
                 } else {
                     self.links.remove(&peer);
                 }
+                self.state_may_differ(now, peer, effects);
             }
             Event::ReadDone { ticket, result } => match self.tickets.remove(&ticket) {
                 Some(Purpose::ActiveRead(active)) => self.active_loaded(now, active, result, effects),
@@ -259,6 +260,7 @@ impl Node {
                     self.peer_read_done(to, op, unless, result, effects)
                 }
                 Some(Purpose::Module(hash)) => self.module_read(hash, result, effects),
+                Some(Purpose::Members) => self.members_read(now, result, effects),
                 _ => {}
             },
             Event::ScanDone { ticket, result } => {
@@ -270,11 +272,12 @@ impl Node {
                 for ticket in tickets {
                     match self.tickets.remove(&ticket) {
                         Some(Purpose::Write { active, completions, leaf }) => {
+                            self.membership.state_stored();
                             self.tree_written(leaf, result.is_ok());
                             self.written(now, active, completions, &result, effects);
                         }
                         Some(Purpose::Leaf(leaf)) => self.tree_written(leaf, result.is_ok()),
-                        Some(Purpose::Identity(actor)) => self.identity_written(now, actor, &result, effects),
+                        Some(Purpose::Identity) => self.identity_written(now, &result, effects),
                         _ => {}
                     }
                 }
@@ -322,7 +325,7 @@ impl Node {
             }
             Message::Forwarded { op, outcome } => self.forwarded(op, outcome, effects),
             Message::CatalogPush { catalog } => self.catalog_pushed(now, from, catalog, effects),
-            Message::CatalogState { digest, ready } => self.catalog_state(now, from, digest, ready, effects),
+            Message::Gossip(gossip) => self.gossip(now, from, gossip, effects),
             Message::PluginFetch { hash, offset } => self.plugin_fetch(from, hash, offset, effects),
             Message::PluginChunk { hash, offset, size_bytes, bytes } => {
                 self.plugin_chunk(from, hash, offset, size_bytes, bytes, effects);
@@ -343,22 +346,12 @@ impl Node {
                 Timer::Read(op) => self.read_timed_out(now, op, effects),
                 Timer::Hedge(op) => self.hedge(now, op, effects),
                 Timer::Forward(op) => self.forward_timed_out(op, effects),
-                Timer::Catalog => self.catalog_period(now, effects),
+                Timer::Gossip => self.gossip_period(now, effects),
                 Timer::WriteBack => self.write_backs_due(now, effects),
-                Timer::Identity => self.renew(effects),
+                Timer::Identity => self.store_identity(effects),
                 Timer::LoadLeaves => self.load_leaves(effects),
             }
         }
-    }
-
-    /// The very last write of a clean shutdown; None while anything is under way.
-    pub fn clean_marker(&self) -> Option<WriteOp> {
-        let idle = self.active.is_empty() && self.writing.is_empty() && self.identity.durable;
-        assert!(
-            !idle || !self.reading.is_empty() || !self.forwarding.is_empty() || self.load.is_idle(),
-            "what was taken on was answered"
-        );
-        idle.then(|| identity_op(self.identity.now, true))
     }
 
     /// The catalog as this node knows it.
@@ -373,7 +366,7 @@ impl Node {
 
     /// A snapshot for operators.
     pub fn status(&self) -> Status {
-        let c = &self.counters;
+        let (c, m) = (&self.counters, &self.membership.counters);
         let metrics = vec![
             ("writes", "client writes coordinated", c.writes),
             ("reads", "client reads coordinated", c.reads),
@@ -405,19 +398,24 @@ impl Node {
             ("corrupt_records", "records that did not decode", c.corrupt_records),
             ("leaves_rescanned", "leaves of the trees worked out anew from their keys", c.leaves_rescanned),
             ("leaves_stale", "leaves of the trees whose sum is not known now", self.stale_leaves() as u64),
+            ("gossip_rounds", "members told how far this node knows all of them", m.rounds),
+            ("member_entries", "entries of members taken in", m.entries),
+            ("members_down", "times a member was taken to be down", m.downs),
+            ("old_disks", "boots of members on a disk older than what left it", m.old_disks),
+            ("refused_joining", "requests refused because this node had just booted", m.refused_joining),
             ("keys_active", "keys with work under way", self.active.len() as u64),
             ("timers", "timers pending", self.timers.len() as u64),
         ];
         Status {
-            incarnation: self.identity.now,
+            incarnation: self.identity.now().incarnation,
             in_flight: self.writing.len() + self.reading.len() + self.forwarding.len(),
             metrics: metrics.into_iter().map(|(name, help, value)| (name, help, value as f64)).collect(),
         }
     }
 
-    /// Whether messages to `node` have a chance now.
-    pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
-        node == self.config.node || self.links.contains(&node)
+    /// Whether a link to `node` is up.
+    pub(crate) fn is_linked(&self, node: NodeId) -> bool {
+        self.links.contains(&node)
     }
 
     /// Peers that can be reached.
@@ -444,6 +442,11 @@ impl Node {
         let op = OpId(self.next_op);
         self.next_op += 1;
         op
+    }
+
+    /// Chance, from the shell's seed.
+    pub(crate) fn random(&mut self) -> u64 {
+        self.rng.random()
     }
 
     pub(crate) fn set_timer(&mut self, at: Millis, timer: Timer) {
@@ -477,78 +480,6 @@ impl Node {
 
     pub(crate) fn refuse(&mut self, origin: Origin, problem: Problem, effects: &mut Effects) {
         self.answer(origin, Outcome::Failed(problem), effects);
-    }
-
-    /// The next dot; None while a new incarnation is not durable yet.
-    pub(crate) fn mint(&mut self) -> Option<Dot> {
-        if !self.identity.durable {
-            return None;
-        }
-        let issued = self.identity.now.issued;
-        self.identity.now.issued += 1;
-        assert!(self.identity.now.issued > issued, "my counter strictly increases");
-        Some(Dot { actor: self.identity.now.actor, counter: self.identity.now.issued })
-    }
-
-    /// An active key with a write that waits for a dot.
-    pub(crate) fn hold(&mut self, active: Bytes) {
-        self.identity.held.insert(active);
-    }
-
-    /// Something names our dots of a key. If it knows a later one than we do, our data is older
-    /// than what left us: from now on we are somebody else (riak_kv#679, PR#1094, PR#1643).
-    pub(crate) fn observe(&mut self, incoming: &DotSet, known: &DotSet, effects: &mut Effects) {
-        let actor = self.identity.now.actor;
-        let (seen, mine) = (incoming.last(actor), known.last(actor));
-        if seen > mine {
-            self.amnesia(Dot { actor, counter: seen }, effects);
-        }
-    }
-
-    /// As [`Node::observe`], where only the counter of all keys is known.
-    pub(crate) fn observe_dot(&mut self, dot: Dot, effects: &mut Effects) {
-        if dot.actor == self.identity.now.actor && dot.counter > self.identity.now.issued {
-            self.amnesia(dot, effects);
-        }
-    }
-
-    fn amnesia(&mut self, seen: Dot, effects: &mut Effects) {
-        self.counters.amnesias += 1;
-        effects.push(Effect::Notice(Notice::Amnesia { seen, issued: self.identity.now.issued }));
-        self.renew(effects);
-    }
-
-    /// Takes a new actor, durable before its first dot.
-    pub(crate) fn renew(&mut self, effects: &mut Effects) {
-        if self.mutant(crate::mutant::Mutant::StableActor) {
-            return;
-        }
-        self.identity.now = Incarnation { actor: ActorId(self.rng.random()), issued: 0 };
-        self.identity.durable = false;
-        let op = identity_op(self.identity.now, false);
-        let ticket = self.ticket(Purpose::Identity(self.identity.now.actor));
-        effects.push(Effect::Write { ticket, ops: vec![op], durability: Durability::Sync });
-    }
-
-    fn identity_written(
-        &mut self,
-        now: Millis,
-        actor: ActorId,
-        result: &Result<(), StorageFailure>,
-        effects: &mut Effects,
-    ) {
-        if actor != self.identity.now.actor {
-            return;
-        }
-        if result.is_err() {
-            // Without a durable incarnation this node coordinates nothing; it tries again soon.
-            self.set_timer(now.after(IDENTITY_RETRY_MS), Timer::Identity);
-            return;
-        }
-        self.identity.durable = true;
-        for active in std::mem::take(&mut self.identity.held) {
-            self.work(now, active, effects);
-        }
     }
 
     /// Whether to behave as this bug does. Always false outside of simulations.

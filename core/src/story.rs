@@ -1,22 +1,23 @@
 //! For tests of all rooms: a cluster of nodes in one thread, with a map for a disk and a queue for a
-//! network, so that a test is a short story told through the door. In: requests, cuts, time. Out:
-//! outcomes, disks, notices. Absent: faults and chance, which are the simulator's.
+//! network, so that a test is a short story told through the door. In: requests, cuts, crashes, boots,
+//! time. Out: outcomes, disks, notices. Absent: faults and chance, which are the simulator's.
 
 use crate::Node;
 use crate::admin::{AdminReply, AdminRequest};
-use crate::boot::Incarnation;
+use crate::boot;
 use crate::catalog::Catalog;
 use crate::catalog::{PluginEntry, PluginRef, Policy, Revision, Settings};
 use crate::config::Config;
 use crate::config::Member;
 use crate::event::Record;
 use crate::event::{Effect, Effects, Event, Notice, ScanPage, WriteOp};
-use crate::id::{ActorId, ClientTicket, Millis, NodeId, PluginHash, RequestId};
+use crate::id::{ClientTicket, Millis, NodeId, PluginHash, RequestId};
 use crate::message::Message;
 use crate::plugin::{PluginAnswer, PluginCall, World};
 use crate::request::Outcome;
 use crate::request::{Basis, GetReply, Level, Operation, Request, Want, WriteReply};
 use crate::ring::{RingNode, VNODES_DEFAULT};
+use crate::storage_key;
 use crate::version::Stamp;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,10 +31,16 @@ pub(crate) struct Cluster {
     /// (to, event) not yet delivered.
     pub(crate) queue: VecDeque<(usize, Event)>,
     pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Nodes that hear nothing: dead or standing still.
+    pub(crate) stopped: BTreeSet<usize>,
+    members: Vec<Member>,
+    boots: u64,
     pub(crate) now: Millis,
     pub(crate) outcomes: BTreeMap<ClientTicket, Outcome>,
     pub(crate) admin: Vec<AdminReply>,
     pub(crate) notices: Vec<Notice>,
+    /// Nodes whose disk may not be used again.
+    pub(crate) empty: Vec<(usize, crate::membership::RejoinReason)>,
     pub(crate) plugin_works: bool,
     pub(crate) next_ticket: u64,
 }
@@ -62,51 +69,108 @@ impl Cluster {
             vnodes: VNODES_DEFAULT,
         };
         let members: Vec<Member> = (0..count).map(|i| Member { name: name(i), ring: ring(i) }).collect();
-        let node = |i: usize| {
-            let mut config = Config::new(NodeId::from_name(&name(i)), members.clone(), b"secret".to_vec());
-            config.built_in =
-                vec![plugin(UNION, "union", World::Resolver), plugin(JOIN, "join", World::ReplicatedType)];
-            Node::new(
-                config,
-                Incarnation { actor: ActorId(100 + i as u64), issued: 0 },
-                Catalog::default(),
-                i as u64,
-            )
-        };
         let mut cluster = Cluster {
-            nodes: (0..count).map(node).collect(),
+            nodes: Vec::new(),
             disks: vec![BTreeMap::new(); count],
             queue: VecDeque::new(),
             cut: BTreeSet::new(),
+            stopped: BTreeSet::new(),
+            members,
+            boots: 0,
             now: Millis(1_000_000),
             outcomes: BTreeMap::new(),
             admin: Vec::new(),
             notices: Vec::new(),
+            empty: Vec::new(),
             plugin_works: true,
             next_ticket: 1,
         };
         for node in 0..count {
-            let mut effects = Effects::new();
-            cluster.nodes[node].start(cluster.now, &mut effects);
-            effects.into_iter().for_each(|effect| cluster.perform(node, effect));
+            let process = cluster.process(node);
+            cluster.nodes.push(process);
         }
-        for from in 0..count {
-            for to in (0..count).filter(|to| *to != from) {
-                let peer = NodeId::from_name(&name(from));
-                cluster.queue.push_back((to, Event::Link { peer, up: true }));
-            }
-        }
+        (0..count).for_each(|node| cluster.start(node));
         cluster.run();
         cluster
     }
 
+    /// A node as it comes up from its disk, before it has done anything.
+    fn process(&mut self, node: usize) -> Node {
+        self.boots += 1;
+        let identity = self.disks[node].get(&storage_key::identity());
+        let (identity, op) = boot::begin(identity, 100 + self.boots, 2_000 + self.boots);
+        let WriteOp::Put { key, record } = op else { unreachable!("an identity is put") };
+        self.disks[node].insert(key, record);
+        let catalog = match self.disks[node].get(&storage_key::catalog()) {
+            Some(record) => Catalog::decode(record.body.clone()).expect("a catalog that was stored decodes"),
+            None => Catalog::default(),
+        };
+        let member = &self.members[node];
+        let mut config = Config::new(member.ring.id, self.members.clone(), b"secret".to_vec());
+        config.address = format!("{}:7401", member.name);
+        config.built_in =
+            vec![plugin(UNION, "union", World::Resolver), plugin(JOIN, "join", World::ReplicatedType)];
+        Node::new(config, identity, catalog, self.boots)
+    }
+
+    /// A node begins its work; its links come up.
+    fn start(&mut self, node: usize) {
+        let mut effects = Effects::new();
+        self.nodes[node].start(self.now, &mut effects);
+        effects.into_iter().for_each(|effect| self.perform(node, effect));
+        for other in (0..self.members.len()).filter(|other| *other != node) {
+            self.link(node, other, true);
+        }
+    }
+
+    /// Both ends hear that their link is up or down; up only where both live.
+    pub(crate) fn link(&mut self, a: usize, b: usize, up: bool) {
+        if up && (self.stopped.contains(&a) || self.stopped.contains(&b)) {
+            return;
+        }
+        for (node, peer) in [(a, b), (b, a)] {
+            let peer = self.members[peer].ring.id;
+            self.queue.push_back((node, Event::Link { peer, up }));
+        }
+    }
+
+    /// A process dies; its peers' links go down if they notice.
+    pub(crate) fn crash(&mut self, node: usize, noticed: bool) {
+        self.stopped.insert(node);
+        self.queue.retain(|(to, _)| *to != node);
+        for other in (0..self.members.len()).filter(|other| noticed && *other != node) {
+            self.link(node, other, false);
+        }
+        self.run();
+    }
+
+    /// A process that is dead, or is killed now, starts again on what its disk holds.
+    pub(crate) fn boot(&mut self, node: usize) {
+        self.crash(node, true);
+        self.stopped.remove(&node);
+        self.nodes[node] = self.process(node);
+        self.start(node);
+        self.run();
+    }
+
+    pub(crate) fn members_mut(&mut self) -> &mut [Member] {
+        &mut self.members
+    }
+
+    pub(crate) fn id(&self, node: usize) -> NodeId {
+        self.members[node].ring.id
+    }
+
     pub(crate) fn index(&self, id: NodeId) -> usize {
-        self.nodes.iter().position(|node| node.config.node == id).unwrap()
+        self.members.iter().position(|member| member.ring.id == id).unwrap()
     }
 
     /// Delivers everything that is under way.
     pub(crate) fn run(&mut self) {
         while let Some((to, event)) = self.queue.pop_front() {
+            if self.stopped.contains(&to) {
+                continue;
+            }
             let mut effects = Effects::new();
             self.nodes[to].handle(self.now, event, &mut effects);
             for effect in effects {
@@ -166,6 +230,7 @@ impl Cluster {
                 self.queue.push_back((at, Event::PluginDone { ticket, answer }));
             }
             Effect::LoadPlugin { .. } | Effect::Excise { .. } => {}
+            Effect::RejoinEmpty { reason } => self.empty.push((at, reason)),
             Effect::Notice(notice) => self.notices.push(notice),
         }
     }
@@ -174,6 +239,11 @@ impl Cluster {
         self.now = self.now.after(millis);
         (0..self.nodes.len()).for_each(|node| self.queue.push_back((node, Event::TimerFired)));
         self.run();
+    }
+
+    /// Time passes as it does for nodes that are awake: in small steps.
+    pub(crate) fn live(&mut self, millis: u64) {
+        (0..millis.div_ceil(50)).for_each(|_| self.pass(50));
     }
 
     pub(crate) fn keyspace(&mut self, name: &str, policy: Policy) {

@@ -172,14 +172,22 @@ fn listen(what: &'static str, key: &'static str, address: SocketAddr) -> Result<
 fn boot(config: &Config, db: &Db) -> Result<Node, Error> {
     let mut random = StdRng::from_os_rng();
     let identity = db.get(&storage_key::identity())?.map(store::to_core);
-    let (incarnation, op) = boot::begin(identity.as_ref(), random.random());
+    let (identity, op) = boot::begin(identity.as_ref(), random.random(), random.random());
     db.write(vec![store::op(op)], Durability::Sync)?;
     let catalog = match db.get(&storage_key::catalog())? {
         Some(record) => Catalog::decode(record.body)
             .map_err(|error| Error::Damaged { what: "the catalog", reason: error.to_string() })?,
         None => Catalog::default(),
     };
-    tracing::info!(node = config.node.name, actor = ?incarnation.actor, issued = incarnation.issued, "booted");
+    let incarnation = identity.incarnation;
+    tracing::info!(
+        node = config.node.name,
+        disk = ?identity.disk,
+        boots = identity.boots,
+        actor = ?incarnation.actor,
+        issued = incarnation.issued,
+        "booted"
+    );
     let limits = &config.limits;
     let this = NodeId::from_name(&config.node.name);
     let core = CoreConfig {
@@ -188,11 +196,12 @@ fn boot(config: &Config, db: &Db) -> Result<Node, Error> {
         timeout_ms: limits.timeout_ms,
         timeout_ms_max: limits.timeout_ms_max,
         hedge_ms: limits.hedge_ms,
-        catalog_period_ms: limits.catalog_period_ms,
+        address: config.this_member()?.peer_address.clone(),
+        gossip_period_ms: limits.gossip_period_ms,
         in_flight_max: limits.in_flight as usize,
         ..CoreConfig::new(this, config.core_members(), config.cluster.secret.0.clone().into_bytes())
     };
-    Ok(Node::new(core, incarnation, catalog, random.random()))
+    Ok(Node::new(core, identity, catalog, random.random()))
 }
 
 /// Everything of a node that is about to serve.

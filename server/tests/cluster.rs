@@ -121,7 +121,7 @@ pub(crate) fn config(members: &[Member], node: usize, dir: &Path) -> Config {
     config.storage.memtable_mb = 16;
     config.storage.cache_mb = 16;
     config.storage.log_file_mb = 16;
-    config.limits.catalog_period_ms = 100;
+    config.limits.gossip_period_ms = 100;
     // Machines that build and test at once are slow; nothing here tests patience.
     config.limits.timeout_ms = 30_000;
     config

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::catalog::{DeleteSemantics, Policy, Settings};
+use crate::event::Notice;
 use crate::id::RequestId;
 use crate::request::{Basis, Level, Operation, Presence, Request, Resolution};
 use crate::story::*;

@@ -98,7 +98,7 @@ impl Config {
             ("limits.timeout_ms", limits.timeout_ms, 1, limits.timeout_ms_max),
             ("limits.timeout_ms_max", limits.timeout_ms_max, 1, 3_600_000),
             ("limits.hedge_ms", limits.hedge_ms, 1, 60_000),
-            ("limits.catalog_period_ms", limits.catalog_period_ms, 10, 3_600_000),
+            ("limits.gossip_period_ms", limits.gossip_period_ms, 10, 60_000),
             ("limits.peer_queue_mb", limits.peer_queue_mb, 1, 65_536),
             ("limits.module_mb", limits.module_mb, 1, 64),
             ("limits.plugin_threads", limits.plugin_threads.into(), 1, 64),

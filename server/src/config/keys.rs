@@ -84,7 +84,11 @@ pub const KEYS: &[Key] = &[
     key("limits.timeout_ms", "2000", "Patience of requests that do not say theirs."),
     key("limits.timeout_ms_max", "60000", "Longest patience that a request may ask for."),
     key("limits.hedge_ms", "20", "After so long without an answer a read asks one more replica."),
-    key("limits.catalog_period_ms", "1000", "How often keyspaces and plugins are compared with the peers'."),
+    key(
+        "limits.gossip_period_ms",
+        "250",
+        "How often a node's heart beats and it gossips; patience with silent nodes follows from it.",
+    ),
     key(
         "limits.peer_queue_mb",
         "32",

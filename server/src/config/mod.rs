@@ -216,7 +216,7 @@ pub struct Limits {
     /// When a read asks one more replica.
     pub hedge_ms: u64,
     /// How often catalogs are compared.
-    pub catalog_period_ms: u64,
+    pub gossip_period_ms: u64,
     /// Messages waiting for one peer.
     pub peer_queue_mb: u64,
     /// Largest plugin.
@@ -239,7 +239,7 @@ impl Default for Limits {
             timeout_ms: 2_000,
             timeout_ms_max: 60_000,
             hedge_ms: 20,
-            catalog_period_ms: 1_000,
+            gossip_period_ms: 250,
             peer_queue_mb: 32,
             module_mb: 8,
             plugin_threads: 2,

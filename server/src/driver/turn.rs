@@ -100,6 +100,13 @@ impl Driver {
                         again.extend(self.plugins.call(ticket, plugin, call));
                     }
                     Effect::LoadPlugin { hash, module } => self.plugins.load(hash, module),
+                    Effect::RejoinEmpty { reason } => {
+                        tracing::error!(
+                            ?reason,
+                            "this disk may not be used again: set the data directory aside"
+                        );
+                        self.begin_stop(now, 0);
+                    }
                     Effect::Notice(notice) => self.notice(notice),
                 }
             }
@@ -196,6 +203,14 @@ impl Driver {
                 tracing::info!("catalog_changed");
             }
             Notice::ReadRepair { .. } => m.notices_read_repair.add(1),
+            Notice::Joined { recognised } => tracing::info!(recognised, "joined"),
+            Notice::Member { node, state } => tracing::info!(?node, ?state, "member"),
+            Notice::AddressChanged { node, address } => {
+                tracing::warn!(?node, address, "member_address_changed");
+            }
+            Notice::EmptyDisk { node, disk } => tracing::warn!(?node, ?disk, "member_disk_is_empty"),
+            Notice::OldDisk { node, disk } => tracing::error!(?node, ?disk, "member_disk_is_old"),
+            Notice::Forgotten { node, disk } => tracing::warn!(?node, ?disk, "member_disk_is_forgotten"),
             Notice::WroteBack { keyspace, key } => {
                 m.notices_wrote_back.add(1);
                 tracing::debug!(keyspace, key = %key.escape_ascii(), "resolution_stored");

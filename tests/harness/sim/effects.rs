@@ -102,6 +102,11 @@ impl World {
                     self.count(&format!("notice {kind}"));
                 }
                 Effect::AdminReply { .. } => {}
+                Effect::RejoinEmpty { reason } => {
+                    // No fault of the atlas takes a disk back to what it was.
+                    let name = &self.machines[node].name;
+                    return broken("C12", format!("{name} gives up a disk that is whole: {reason:?}"));
+                }
             }
         }
         if !writes.is_empty() {

@@ -107,6 +107,14 @@ impl Fold for CoreFold {
     }
 }
 
+/// What the operating system's randomness gives a process that starts.
+#[derive(Clone, Copy)]
+pub(super) struct Fresh {
+    pub(super) actor: u64,
+    pub(super) disk: u64,
+    pub(super) seed: u64,
+}
+
 /// Why a machine does not serve.
 #[derive(Debug)]
 pub(super) enum BootFailure {
@@ -150,14 +158,13 @@ impl Machine {
         merganser_storage::Options { memtable_bytes, ..merganser_storage::Options::stepped() }
     }
 
-    /// Starts a process. `fresh_actor` and `seed` are what the operating system's randomness gives.
+    /// Starts a process.
     pub(super) fn boot(
         &mut self,
         options: &Options,
         config: Config,
         initial: &Catalog,
-        fresh_actor: u64,
-        seed: u64,
+        fresh: Fresh,
     ) -> Result<(), BootFailure> {
         assert!(self.process.is_none(), "one process on a machine");
         let damaged =
@@ -178,12 +185,12 @@ impl Machine {
         })?;
         let read = |key: Bytes| db.get(&key).map_err(|error| damaged("read", &error));
         let identity = read(storage_key::identity())?.map(|record| to_core(&record));
-        let (mut incarnation, renewed) = boot::begin(identity.as_ref(), fresh_actor);
+        let (mut identity, renewed) = boot::begin(identity.as_ref(), fresh.actor, fresh.disk);
         if options.bug == Some(Bug::Core(Mutant::StableActor))
-            && incarnation.actor.0 == fresh_actor
+            && identity.incarnation.actor.0 == fresh.actor
             && let Some(actor) = self.last_actor
         {
-            incarnation = Incarnation { actor, issued: highest_counter(&db, actor) };
+            identity.incarnation = Incarnation { actor, issued: highest_counter(&db, actor) };
         }
         let durability = match options.bug {
             Some(Bug::MarkerNotSynced) => merganser_storage::Durability::None,
@@ -201,8 +208,8 @@ impl Machine {
         }
         db.write(ops, durability).map_err(|error| BootFailure::Disk(error.to_string()))?;
         self.boots += 1;
-        self.last_actor = Some(incarnation.actor);
-        let node = Node::new(config, incarnation, catalog, seed);
+        self.last_actor = Some(identity.incarnation.actor);
+        let node = Node::new(config, identity, catalog, fresh.seed);
         self.process = Some(Process { node, db, done, boot: self.boots, armed: None, disk_due: false });
         Ok(())
     }

@@ -96,6 +96,8 @@ options! {
     silent_link_permille,
     /// Largest error of a node's clock at its start.
     skew_ms_max,
+    /// How often nodes gossip.
+    gossip_period_ms,
     /// Bytes at which storage freezes a memtable.
     memtable_bytes,
     /// 1 in so many acknowledgements is verified against a reopened image of a power loss; 0: none.
@@ -156,6 +158,7 @@ impl Options {
         options.memtable_bytes = [4 << 10, 16 << 10, 64 << 10][dice.below(3) as usize];
         options.image_one_in = some(dice, 50, 20, 60);
         options.replicas = if dice.chance(750) { 3 } else { dice.between(2, options.nodes) };
+        options.gossip_period_ms = [100, 250, 500][dice.below(3) as usize];
         let majority = options.replicas / 2 + 1;
         (options.read_quorum, options.write_quorum) = match dice.below(10) {
             0 => (1, options.replicas),

@@ -8,7 +8,7 @@
 use super::clients::{Attempt, Client};
 use super::dice::Dice;
 use super::faults::Undo;
-use super::machine::{BootFailure, Machine};
+use super::machine::{BootFailure, Fresh, Machine};
 use super::network::Network;
 use super::options::Options;
 use super::plugins::StandIn;
@@ -265,7 +265,8 @@ impl World {
         let mut config = Config::new(self.machines[node].id, members, SECRET.to_vec());
         config.built_in = StandIn::ALL.iter().map(|stand_in| stand_in.entry()).collect();
         config.timeout_ms = 1_000;
-        config.catalog_period_ms = 2_000;
+        config.gossip_period_ms = self.options.gossip_period_ms;
+        config.address = self.machines[node].name.clone();
         // Every key is hot enough for its reads to share flights.
         config.shared_reads_per_s = 0;
         if let Some(super::bug::Bug::Core(mutant)) = self.options.bug {
@@ -277,9 +278,9 @@ impl World {
     /// Starts a process; a disk that fails at that moment is tried again later.
     pub(super) fn boot(&mut self, node: usize) -> Check {
         let config = self.config(node);
-        let (fresh_actor, seed) = (self.dice.next(), self.dice.next());
+        let fresh = Fresh { actor: self.dice.next(), disk: self.dice.next(), seed: self.dice.next() };
         let machine = &mut self.machines[node];
-        let booted = machine.boot(&self.options, config, &self.catalog, fresh_actor, seed);
+        let booted = machine.boot(&self.options, config, &self.catalog, fresh);
         let (boots, name) = (machine.boots, machine.name.clone());
         self.trace.note(self.now_us, "up", [node as u64, boots, booted.is_ok().into()], || {
             format!("{name} [{boots}] {booted:?}")

@@ -1,0 +1,184 @@
+//! Who this node is while it runs: its actor and dots, its boots and ticks, each durable before
+//! anybody hears of it (semantics §3).
+//!
+//! In: dots of ours that come in, ticks that are asked for, completions of storage. Out: dots, and
+//! one write of the identity record at a time. Absent: who a node is after a start (`boot`), and
+//! what the others make of it (`membership`).
+
+use crate::boot;
+use crate::event::{Durability, Effect, Effects, Notice, StorageFailure, WriteOp};
+use crate::id::{ActorId, Dot, Millis};
+use crate::node::{Node, Purpose, Timer};
+use crate::version::DotSet;
+use bytes::Bytes;
+use std::collections::BTreeSet;
+
+/// How long after a failed write of its identity a node tries again.
+const RETRY_MS: u64 = 100;
+
+/// Who this node is now, and how much of that is durable.
+pub(crate) struct Identity {
+    /// Ahead of the disk while a write is under way.
+    now: boot::Identity,
+    durable: boot::Identity,
+    /// What the write under way makes durable.
+    writing: Option<boot::Identity>,
+    /// Keys with a write that waits for a dot.
+    held: BTreeSet<Bytes>,
+}
+
+impl Identity {
+    /// As the shell has synced it.
+    pub(crate) fn new(identity: boot::Identity) -> Identity {
+        Identity { durable: identity.clone(), now: identity, writing: None, held: BTreeSet::new() }
+    }
+
+    pub(crate) fn now(&self) -> &boot::Identity {
+        &self.now
+    }
+
+    /// As the disk has it for certain.
+    pub(crate) fn durable(&self) -> &boot::Identity {
+        &self.durable
+    }
+
+    /// Whether a dot may be issued.
+    fn actor_is_durable(&self) -> bool {
+        self.durable.incarnation.actor == self.now.incarnation.actor
+    }
+
+    /// Whether nothing of it waits for the disk; the counter of dots needs none.
+    pub(crate) fn is_durable(&self) -> bool {
+        let (now, durable) = (&self.now, &self.durable);
+        self.actor_is_durable() && (now.boots, now.tick) == (durable.boots, durable.tick)
+    }
+}
+
+impl Node {
+    /// The very last write of a clean shutdown; None while anything is under way.
+    pub fn clean_marker(&self) -> Option<WriteOp> {
+        let idle = self.active.is_empty() && self.writing.is_empty();
+        assert!(
+            !idle || !self.reading.is_empty() || !self.forwarding.is_empty() || self.load.is_idle(),
+            "what was taken on was answered"
+        );
+        (idle && self.identity.is_durable() && !self.membership.is_leaving())
+            .then(|| self.identity.now.op(true))
+    }
+
+    /// The next dot; None while a new actor is not durable yet.
+    pub(crate) fn mint(&mut self) -> Option<Dot> {
+        if !self.identity.actor_is_durable() {
+            return None;
+        }
+        let incarnation = &mut self.identity.now.incarnation;
+        let issued = incarnation.issued;
+        incarnation.issued += 1;
+        assert!(incarnation.issued > issued, "my counter strictly increases");
+        Some(Dot { actor: incarnation.actor, counter: incarnation.issued })
+    }
+
+    /// An active key with a write that waits for a dot.
+    pub(crate) fn hold(&mut self, active: Bytes) {
+        self.identity.held.insert(active);
+    }
+
+    /// Something names our dots of a key. If it knows a later one than we do, our data is older
+    /// than what left us: from now on we are somebody else (riak_kv#679, PR#1094, PR#1643).
+    pub(crate) fn observe(&mut self, incoming: &DotSet, known: &DotSet, effects: &mut Effects) {
+        let actor = self.identity.now.incarnation.actor;
+        let (seen, mine) = (incoming.last(actor), known.last(actor));
+        if seen > mine {
+            self.amnesia(Dot { actor, counter: seen }, effects);
+        }
+    }
+
+    /// As [`Node::observe`], where only the counter of all keys is known.
+    pub(crate) fn observe_dot(&mut self, dot: Dot, effects: &mut Effects) {
+        let incarnation = self.identity.now.incarnation;
+        if dot.actor == incarnation.actor && dot.counter > incarnation.issued {
+            self.amnesia(dot, effects);
+        }
+    }
+
+    fn amnesia(&mut self, seen: Dot, effects: &mut Effects) {
+        self.counters.amnesias += 1;
+        let issued = self.identity.now.incarnation.issued;
+        effects.push(Effect::Notice(Notice::Amnesia { seen, issued }));
+        self.renew(effects);
+    }
+
+    /// Takes a new actor, durable before its first dot.
+    pub(crate) fn renew(&mut self, effects: &mut Effects) {
+        if self.mutant(crate::mutant::Mutant::StableActor) {
+            return;
+        }
+        let actor = ActorId(self.random());
+        self.identity.now.renew(actor);
+        self.store_identity(effects);
+    }
+
+    /// Raises the tick, which the others will remember: an image of this disk from before now is
+    /// noticed by whoever has heard of it. Says which tick; it is durable, and told to others, once
+    /// [`Node::durable_tick`] says so.
+    pub(crate) fn bump_tick(&mut self, effects: &mut Effects) -> u64 {
+        self.identity.now.tick += 1;
+        self.store_identity(effects);
+        self.identity.now.tick
+    }
+
+    /// See [`Node::bump_tick`].
+    #[expect(dead_code, reason = "the fence waits for it")]
+    pub(crate) fn durable_tick(&self) -> u64 {
+        self.identity.durable.tick
+    }
+
+    /// This is a new disk of a node that had others: it counts its boots on from theirs, and their
+    /// actors are dead.
+    pub(crate) fn succeed(&mut self, life: &crate::membership::Life, effects: &mut Effects) {
+        let now = &mut self.identity.now;
+        now.boots = now.boots.max(life.boots.saturating_add(1));
+        let disks = [life.disk].into_iter().chain(life.former_disks.iter().copied());
+        boot::add(&mut now.former_disks, disks.collect::<Vec<_>>(), boot::FORMER_DISKS_MAX);
+        let actors = [life.actor].into_iter().chain(life.former_actors.iter().copied());
+        boot::add(&mut now.former_actors, actors.collect::<Vec<_>>(), boot::FORMER_ACTORS_MAX);
+        let actor = now.incarnation.actor;
+        now.former_actors.retain(|former| *former != actor);
+        self.store_identity(effects);
+    }
+
+    /// Writes the identity, unless a write is under way: its end begins the next one.
+    pub(crate) fn store_identity(&mut self, effects: &mut Effects) {
+        if self.identity.writing.is_some() {
+            return;
+        }
+        let ticket = self.ticket(Purpose::Identity);
+        let ops = vec![self.identity.now.op(false)];
+        self.identity.writing = Some(self.identity.now.clone());
+        effects.push(Effect::Write { ticket, ops, durability: Durability::Sync });
+    }
+
+    pub(crate) fn identity_written(
+        &mut self,
+        now: Millis,
+        result: &Result<(), StorageFailure>,
+        effects: &mut Effects,
+    ) {
+        let Some(written) = self.identity.writing.take() else { return };
+        if result.is_err() {
+            // Without a durable actor this node coordinates nothing; it tries again soon.
+            self.set_timer(now.after(RETRY_MS), Timer::Identity);
+            return;
+        }
+        self.identity.durable = written;
+        if !self.identity.is_durable() {
+            self.store_identity(effects);
+        }
+        self.own_life_changed(now, effects);
+        if self.identity.actor_is_durable() {
+            for active in std::mem::take(&mut self.identity.held) {
+                self.work(now, active, effects);
+            }
+        }
+    }
+}
