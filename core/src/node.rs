@@ -182,11 +182,13 @@ impl Node {
     /// A node that has not started: see [`crate::boot`] for what must be durable before.
     ///
     /// Panics if the configuration does not name the node among its members.
-    pub fn new(config: Config, identity: boot::Identity, catalog: Catalog, seed: u64) -> Node {
+    pub fn new(mut config: Config, identity: boot::Identity, catalog: Catalog, seed: u64) -> Node {
         assert!(
             config.members.iter().any(|member| member.ring.id == config.node),
             "the node is one of the members"
         );
+        // A heart that beats without end leaves no time for anything else.
+        config.gossip_period_ms = config.gossip_period_ms.max(1);
         let ring = Ring::new(config.members.iter().map(|member| member.ring.clone()).collect());
         let mut rng = StdRng::seed_from_u64(seed);
         // Operations of an earlier boot must not match this one's.

@@ -265,7 +265,11 @@ impl World {
         let mut config = Config::new(self.machines[node].id, members, SECRET.to_vec());
         config.built_in = StandIn::ALL.iter().map(|stand_in| stand_in.entry()).collect();
         config.timeout_ms = 1_000;
-        config.gossip_period_ms = self.options.gossip_period_ms;
+        // A line from before there was gossip does not name it.
+        config.gossip_period_ms = match self.options.gossip_period_ms {
+            0 => 500,
+            period_ms => period_ms,
+        };
         config.address = self.machines[node].name.clone();
         // Every key is hot enough for its reads to share flights.
         config.shared_reads_per_s = 0;
