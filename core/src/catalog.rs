@@ -103,6 +103,8 @@ pub struct Settings {
     pub ttl_ms: Option<u64>,
     /// Requests a second for one key that each of its coordinators takes. None: no limit.
     pub key_rate_max: Option<u32>,
+    /// Stand-ins count for replicas that cannot be reached, unless a request says otherwise.
+    pub sloppy: bool,
 }
 
 impl Settings {
@@ -120,6 +122,7 @@ impl Settings {
             write_back_delay_ms: Some(WRITE_BACK_DELAY_MS_DEFAULT),
             ttl_ms: None,
             key_rate_max: None,
+            sloppy: true,
         }
     }
 
@@ -351,6 +354,7 @@ fn put_keyspace(b: &mut BytesMut, entry: &KeyspaceEntry) {
     b.varint(settings.write_back_delay_ms.map_or(0, |delay| u64::from(delay) + 1));
     b.varint(settings.ttl_ms.unwrap_or(0));
     b.varint(u64::from(settings.key_rate_max.unwrap_or(0)));
+    b.put_u8(u8::from(settings.sloppy));
     b.varint(entry.epoch);
     put_revision(b, entry.revision);
 }
@@ -392,6 +396,11 @@ fn read_keyspace(r: &mut Reader) -> Result<KeyspaceEntry, Malformed> {
     let ttl_ms = Some(r.varint("ttl")?).filter(|ttl| *ttl > 0);
     let key_rate_max = u32::try_from(r.varint("key rate")?).map_err(|_| Malformed("key rate"))?;
     let key_rate_max = Some(key_rate_max).filter(|rate| *rate > 0);
+    let sloppy = match r.u8("sloppy")? {
+        0 => false,
+        1 => true,
+        _ => return Err(Malformed("sloppy")),
+    };
     let [n, siblings_r, w, siblings_max] = numbers;
     let settings = Settings {
         n,
@@ -405,6 +414,7 @@ fn read_keyspace(r: &mut Reader) -> Result<KeyspaceEntry, Malformed> {
         write_back_delay_ms,
         ttl_ms,
         key_rate_max,
+        sloppy,
     };
     settings.check().map_err(|_| Malformed("settings"))?;
     let id = KeyspaceEntry::id_of(&name);

@@ -51,6 +51,19 @@ pub struct Config {
     pub join_patience_ms: u64,
     /// A member that was down for so long is forgotten: its disk may not come back.
     pub forget_ms: u64,
+    /// After so long without an answer a write's stand-ins are asked; sooner where the request has
+    /// less patience.
+    pub stand_in_after_ms: u64,
+    /// Hints kept for one node in bytes; beyond, repair takes over.
+    pub hint_bytes_max: u64,
+    /// Hints older than this are given up to repair.
+    pub hint_age_ms_max: u64,
+    /// At what pace hints go home, to all nodes together.
+    pub hint_rate_bytes_per_s: u64,
+    /// Hints under way to one node.
+    pub hint_window: usize,
+    /// How often it is looked whether hints can go home.
+    pub hint_period_ms: u64,
     /// Requests in flight beyond which new ones are shed.
     pub in_flight_max: usize,
     /// What requests in flight may weigh together, in bytes: beyond, new ones are shed.
@@ -84,6 +97,12 @@ impl Config {
             phi_down: 8.0,
             join_patience_ms: 2_000,
             forget_ms: 7 * 24 * 3_600 * 1_000,
+            stand_in_after_ms: 200,
+            hint_bytes_max: 256 << 20,
+            hint_age_ms_max: 3 * 3_600_000,
+            hint_rate_bytes_per_s: 32 << 20,
+            hint_window: 64,
+            hint_period_ms: 500,
             in_flight_max: 20_000,
             cost_in_flight_max: 256 << 20,
             shared_reads_per_s: 500,

@@ -323,6 +323,11 @@ pub enum Notice {
         /// Which.
         slot: Slot,
     },
+    /// All hints kept for a node went home.
+    HintsHome {
+        /// Whose.
+        target: NodeId,
+    },
     /// The catalog has changed.
     CatalogChanged,
     /// This node has booted and serves from now on.

@@ -6,9 +6,9 @@
 
 use crate::anti_entropy::leaf;
 use crate::event::Record;
-use crate::storage_key;
 use crate::version::codec;
 use crate::wire::Malformed;
+use crate::{handoff, storage_key};
 use bytes::Bytes;
 
 /// The join of two records of which only heads are there and which need no other, made while the newer is written:
@@ -22,6 +22,9 @@ pub fn fold_at_once(storage_key: &[u8], newer_head: &Bytes, older_head: &Bytes) 
 /// The join of an object's `fragments_newest_first`; errors if one does not decode or kinds differ.
 /// Own records fold by rules of their own.
 pub fn fold(storage_key: &[u8], fragments_newest_first: &[Record]) -> Result<Record, Malformed> {
+    if storage_key::is_hint(storage_key) {
+        return handoff::fold(fragments_newest_first);
+    }
     if storage_key::parse_leaf(storage_key).is_some() {
         return leaf::fold(fragments_newest_first);
     }

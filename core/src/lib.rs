@@ -7,8 +7,8 @@
 //! In reading order: [`id`] · [`ring`] (who holds a key) · [`version`] (what a key holds) ·
 //! [`request`], [`message`], [`event`], [`plugin`], [`admin`] (what is said at the door) · [`Node`] (who routes it)
 //! · `coordinator` (puts and gets at a quorum) · `replica` (a node's own copy) · [`membership`] (who is
-//! there) · [`catalog`], `keyspaces` (policies and plugins) · [`boot`], `identity` (who this node is) ·
-//! [`storage_key`], [`fold`], [`wire`].
+//! there) · [`handoff`] (what is kept for a node that is away) · [`catalog`], `keyspaces` (policies and
+//! plugins) · [`boot`], `identity` (who this node is) · [`storage_key`], [`fold`], [`wire`].
 //!
 //! Absent on purpose: clocks, threads, files, sockets, Wasm, randomly seeded maps (see
 //! `clippy.toml`), and any other room of this project.
@@ -22,6 +22,7 @@ pub mod config;
 mod coordinator;
 pub mod event;
 pub mod fold;
+pub mod handoff;
 pub mod hot_keys;
 pub mod id;
 mod identity;

@@ -6,11 +6,11 @@
 
 use crate::catalog::Catalog;
 use crate::event::Record;
-use crate::id::{KeyspaceId, OpId, PluginHash, RequestId};
+use crate::id::{KeyspaceId, NodeId, OpId, PluginHash, RequestId};
 use crate::membership::Gossip;
 use crate::request::{
     Acks, Basis, GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution,
-    SiblingView, Want, WriteReply,
+    SiblingView, Sloppiness, Want, WriteReply,
 };
 use crate::version::{Digest, codec};
 use crate::wire::{Malformed, Reader, Writer};
@@ -30,9 +30,23 @@ pub enum Message {
         /// The whole raw state.
         record: Record,
     },
+    /// Keep this state for `target`, a primary of the key that does not answer, and send it home
+    /// once it does. Acknowledged as a Replicate.
+    Hint {
+        /// To match the reply.
+        op: OpId,
+        /// For whom.
+        target: NodeId,
+        /// Of the key.
+        keyspace: KeyspaceId,
+        /// The key.
+        key: Bytes,
+        /// The whole raw state.
+        record: Record,
+    },
     /// What this node holds durably covers the state that came with `op`.
     Replicated {
-        /// Of the Replicate.
+        /// Of the Replicate or Hint.
         op: OpId,
         /// Or why not.
         result: Result<(), Refusal>,
@@ -47,6 +61,8 @@ pub enum Message {
         key: Bytes,
         /// Send the state only if its digest is not this one.
         unless: Option<Digest>,
+        /// Not the receiver's own copy: what it keeps for the key's primaries as hints.
+        as_stand_in: bool,
     },
     /// This.
     ReadReply {
@@ -105,6 +121,10 @@ pub enum Refusal {
     Storage,
     /// The state does not decode.
     Malformed,
+    /// The receiver is no stand-in for that node and key.
+    NotStandIn,
+    /// It keeps as many hints for that node as it may.
+    HintsFull,
 }
 
 /// A replica's answer to a read.
@@ -139,12 +159,12 @@ impl Message {
                 b.put_u64(op.0);
                 b.put_u8(result.map_or_else(refusal_byte, |()| 0));
             }
-            Message::Read { op, keyspace, key, unless } => {
+            Message::Read { op, keyspace, key, unless, as_stand_in } => {
                 b.put_u8(3);
                 b.put_u64(op.0);
                 b.varint(u64::from(keyspace.0));
                 b.bytes(key);
-                b.put_u8(u8::from(unless.is_some()));
+                b.put_u8(u8::from(unless.is_some()) | u8::from(*as_stand_in) << 1);
                 if let Some(digest) = unless {
                     b.put_slice(&digest.0);
                 }
@@ -195,6 +215,14 @@ impl Message {
                 b.varint(*size_bytes);
                 b.bytes(bytes);
             }
+            Message::Hint { op, target, keyspace, key, record } => {
+                b.put_u8(12);
+                b.put_u64(op.0);
+                b.put_u64(target.0);
+                b.varint(u64::from(keyspace.0));
+                b.bytes(key);
+                codec::put_record(&mut b, record);
+            }
         }
         b.freeze()
     }
@@ -222,15 +250,12 @@ impl Message {
                     byte => Err(read_refusal(byte)?),
                 },
             },
-            3 => Message::Read {
-                op: OpId(r.u64("op")?),
-                keyspace: read_keyspace(&mut r)?,
-                key: r.bytes("key")?,
-                unless: match r.u8("digest")? {
-                    0 => None,
-                    _ => Some(Digest(r.array("digest")?)),
-                },
-            },
+            3 => {
+                let (op, keyspace) = (OpId(r.u64("op")?), read_keyspace(&mut r)?);
+                let (key, flags) = (r.bytes("key")?, r.u8("read flags")?);
+                let unless = if flags & 1 == 0 { None } else { Some(Digest(r.array("digest")?)) };
+                Message::Read { op, keyspace, key, unless, as_stand_in: flags & 2 != 0 }
+            }
             4 => Message::ReadReply {
                 op: OpId(r.u64("op")?),
                 answer: match r.u8("answer")? {
@@ -252,6 +277,13 @@ impl Message {
                 size_bytes: r.varint("size")?,
                 bytes: r.bytes("chunk")?,
             },
+            12 => Message::Hint {
+                op: OpId(r.u64("op")?),
+                target: NodeId(r.u64("target")?),
+                keyspace: read_keyspace(&mut r)?,
+                key: r.bytes("key")?,
+                record: codec::read_record(&mut r)?,
+            },
             _ => return Err(Malformed("message kind")),
         };
         r.end("message")?;
@@ -261,7 +293,9 @@ impl Message {
     /// About how many bytes it takes.
     pub fn size_hint_bytes(&self) -> usize {
         64 + match self {
-            Message::Replicate { key, record, .. } => key.len() + record.head.len() + record.body.len(),
+            Message::Replicate { key, record, .. } | Message::Hint { key, record, .. } => {
+                key.len() + record.head.len() + record.body.len()
+            }
             Message::ReadReply { answer: ReadAnswer::State(Some(record)), .. } => {
                 record.head.len() + record.body.len()
             }
@@ -276,6 +310,8 @@ fn refusal_byte(refusal: Refusal) -> u8 {
         Refusal::UnknownKeyspace => 1,
         Refusal::Storage => 2,
         Refusal::Malformed => 3,
+        Refusal::NotStandIn => 4,
+        Refusal::HintsFull => 5,
     }
 }
 
@@ -284,6 +320,8 @@ fn read_refusal(byte: u8) -> Result<Refusal, Malformed> {
         1 => Ok(Refusal::UnknownKeyspace),
         2 => Ok(Refusal::Storage),
         3 => Ok(Refusal::Malformed),
+        4 => Ok(Refusal::NotStandIn),
+        5 => Ok(Refusal::HintsFull),
         _ => Err(Malformed("refusal")),
     }
 }

@@ -44,11 +44,17 @@ pub enum Mutant {
     TreeForgetsAWrite,
     /// A read shares the answer of one that had read before it began.
     ReadJoinsRunningFlight,
+    /// A stand-in acknowledges before its hint is durable.
+    HintCountedBeforeDurable,
+    /// A hint is removed when it is sent home, not when it has arrived.
+    HintDroppedBeforeAck,
+    /// A hint that comes home replaces what is there (riak_kv#847).
+    LateHintOverwrites,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 18] = [
+    pub const ALL: [Mutant; 21] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -67,5 +73,8 @@ impl Mutant {
         Mutant::LostWritesAcknowledged,
         Mutant::TreeForgetsAWrite,
         Mutant::ReadJoinsRunningFlight,
+        Mutant::HintCountedBeforeDurable,
+        Mutant::HintDroppedBeforeAck,
+        Mutant::LateHintOverwrites,
     ];
 }

@@ -7,10 +7,13 @@ use crate::anti_entropy::{AntiEntropy, Rescan, TreeWrite};
 use crate::boot::{self, Incarnation};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::coordinator::{Flights, Forwarding, Load, Paces, Reading, ViewCache, WriteBacks, Writing};
+use crate::coordinator::{
+    Flights, Forwarding, Load, Paces, Reading, Replication, ViewCache, WriteBacks, Writing,
+};
 use crate::event::{Effect, Effects, Event, ScanPage, StorageFailure};
+use crate::handoff::{HintTask, Hints};
 use crate::hot_keys::HotKeys;
-use crate::id::{ClientTicket, Millis, NodeId, OpId, PluginHash, Ticket};
+use crate::id::{ActorId, ClientTicket, Millis, NodeId, OpId, PluginHash, Ticket};
 use crate::identity::Identity;
 use crate::keyspaces::Keyspaces;
 use crate::membership::Membership;
@@ -33,7 +36,8 @@ pub struct Node {
     pub(crate) keyspaces: Keyspaces,
     // Boxed, here and below: these are large, and a map moves its values to make and close gaps.
     pub(crate) writing: BTreeMap<OpId, Box<Writing>>,
-    pub(crate) replications: BTreeMap<OpId, Vec<OpId>>,
+    pub(crate) replications: BTreeMap<OpId, Box<Replication>>,
+    pub(crate) hints: Hints,
     pub(crate) reading: BTreeMap<OpId, Box<Reading>>,
     pub(crate) forwarding: BTreeMap<OpId, Forwarding>,
     pub(crate) recent: Recent,
@@ -65,8 +69,13 @@ pub(crate) enum Purpose {
     LocalRead(OpId),
     /// A peer's read.
     PeerRead { to: NodeId, op: OpId, unless: Option<Digest> },
-    /// Completions that wait for a write of an object, of an active key if it has one; and the object's leaf.
-    Write { active: Option<Bytes>, completions: Vec<Completion>, leaf: TreeWrite },
+    /// Completions that wait for a write: of an active key, or a register's, or hints; and an object's leaf.
+    Write {
+        active: Option<Bytes>,
+        register: Option<Bytes>,
+        completions: Vec<Completion>,
+        leaf: Option<TreeWrite>,
+    },
     /// What a rescan found.
     Leaf(TreeWrite),
     /// This node's identity.
@@ -75,6 +84,8 @@ pub(crate) enum Purpose {
     Members,
     /// A page of a range.
     Scan(ScanFor),
+    /// Something of hints.
+    Hint(HintTask),
     /// Catalog or module: nobody waits.
     Own,
     /// A module's bytes.
@@ -93,6 +104,10 @@ pub(crate) enum ScanFor {
     Leaves { to: Bytes },
     /// A leaf anew.
     Leaf(Rescan),
+    /// Hints from before the start.
+    HintCount,
+    /// Hints for a target that is back.
+    HintsHome(NodeId),
 }
 
 /// What a time that has come is for.
@@ -104,6 +119,10 @@ pub(crate) enum Timer {
     Read(OpId),
     /// A read has waited long enough for the replicas it asked.
     Hedge(OpId),
+    /// Primaries have not acknowledged a replication.
+    StandIn(OpId),
+    /// Hints may go home.
+    Hints,
     /// A forwarded request's patience is over.
     Forward(OpId),
     /// The own heart beats; gossip; look at the members.
@@ -165,6 +184,11 @@ pub(crate) struct Counters {
     pub(crate) large_contexts: u64,
     pub(crate) corrupt_records: u64,
     pub(crate) leaves_rescanned: u64,
+    pub(crate) hints_stored: u64,
+    pub(crate) hints_home: u64,
+    pub(crate) hints_dropped: u64,
+    pub(crate) hints_given_up: u64,
+    pub(crate) hints_malformed: u64,
 }
 
 /// A snapshot for operators.
@@ -201,6 +225,7 @@ impl Node {
             clock: Clock::default(),
             writing: BTreeMap::new(),
             replications: BTreeMap::new(),
+            hints: Hints::default(),
             reading: BTreeMap::new(),
             forwarding: BTreeMap::new(),
             recent: Recent::default(),
@@ -231,6 +256,7 @@ impl Node {
         self.start_membership(now, effects);
         self.load_plugins(effects);
         self.load_leaves(effects);
+        self.count_hints(None, effects);
     }
 
     /// Takes in one event and says what to do.
@@ -250,6 +276,7 @@ impl Node {
                     self.links.insert(peer);
                     self.paces.forget(peer);
                     self.gossip_with(peer, effects);
+                    self.hints_may_go_home(now, peer);
                 } else {
                     self.links.remove(&peer);
                 }
@@ -263,6 +290,7 @@ impl Node {
                 }
                 Some(Purpose::Module(hash)) => self.module_read(hash, result, effects),
                 Some(Purpose::Members) => self.members_read(now, result, effects),
+                Some(Purpose::Hint(task)) => self.hint_task_read(now, task, result, effects),
                 _ => {}
             },
             Event::ScanDone { ticket, result } => {
@@ -273,12 +301,17 @@ impl Node {
             Event::WritesDone { tickets, result } => {
                 for ticket in tickets {
                     match self.tickets.remove(&ticket) {
-                        Some(Purpose::Write { active, completions, leaf }) => {
+                        Some(Purpose::Write { active, completions, leaf, .. }) => {
                             self.membership.state_stored();
-                            self.tree_written(leaf, result.is_ok());
+                            if let Some(leaf) = leaf {
+                                self.tree_written(leaf, result.is_ok());
+                            }
                             self.written(now, active, completions, &result, effects);
                         }
                         Some(Purpose::Leaf(leaf)) => self.tree_written(leaf, result.is_ok()),
+                        Some(Purpose::Hint(HintTask::Removed(target, ids))) => {
+                            self.hints_removed(target, &ids, &result, effects);
+                        }
                         Some(Purpose::Identity) => self.identity_written(now, &result, effects),
                         _ => {}
                     }
@@ -306,6 +339,8 @@ impl Node {
         match scan {
             ScanFor::Leaves { to } => self.leaves_scanned(now, to, result, effects),
             ScanFor::Leaf(rescan) => self.leaf_scanned(rescan, result, effects),
+            ScanFor::HintCount => self.hints_counted(now, result, effects),
+            ScanFor::HintsHome(target) => self.hints_scanned(now, target, result, effects),
         }
     }
 
@@ -315,8 +350,11 @@ impl Node {
                 self.replicate(now, from, op, keyspace, key, record, effects);
             }
             Message::Replicated { op, result } => self.replicated(now, from, op, result, effects),
-            Message::Read { op, keyspace, key, unless } => {
-                self.peer_read(from, op, keyspace, key, unless, effects)
+            Message::Hint { op, target, keyspace, key, record } => {
+                self.hint_received(now, from, op, target, keyspace, key, record, effects);
+            }
+            Message::Read { op, keyspace, key, unless, as_stand_in } => {
+                self.peer_read(now, from, op, keyspace, key, unless, as_stand_in, effects)
             }
             Message::ReadReply { op, answer } => self.read_replied(now, from, op, answer, effects),
             Message::Forward { op, request } => {
@@ -347,6 +385,8 @@ impl Node {
                 Timer::Write(op) => self.write_timed_out(now, op, effects),
                 Timer::Read(op) => self.read_timed_out(now, op, effects),
                 Timer::Hedge(op) => self.hedge(now, op, effects),
+                Timer::StandIn(op) => self.stand_ins_due(now, op, effects),
+                Timer::Hints => self.hints_period(now, effects),
                 Timer::Forward(op) => self.forward_timed_out(op, effects),
                 Timer::Gossip => self.gossip_period(now, effects),
                 Timer::WriteBack => self.write_backs_due(now, effects),
@@ -369,6 +409,7 @@ impl Node {
     /// A snapshot for operators.
     pub fn status(&self) -> Status {
         let (c, m) = (&self.counters, &self.membership.counters);
+        let (hints, hint_bytes) = self.hint_totals();
         let metrics = vec![
             ("writes", "client writes coordinated", c.writes),
             ("reads", "client reads coordinated", c.reads),
@@ -405,6 +446,13 @@ impl Node {
             ("members_down", "times a member was taken to be down", m.downs),
             ("old_disks", "boots of members on a disk older than what left it", m.old_disks),
             ("refused_joining", "requests refused because this node had just booted", m.refused_joining),
+            ("hints_stored", "hints kept, markers included", c.hints_stored),
+            ("hints_home", "hints that went home", c.hints_home),
+            ("hints_dropped", "hints not kept for want of room; repair takes over", c.hints_dropped),
+            ("hints_given_up", "hints too old to be kept; repair takes over", c.hints_given_up),
+            ("hints_malformed", "hints that did not decode or are of no keyspace", c.hints_malformed),
+            ("hints", "hints kept now", hints),
+            ("hint_bytes", "what they take", hint_bytes),
             ("keys_active", "keys with work under way", self.active.len() as u64),
             ("timers", "timers pending", self.timers.len() as u64),
         ];
@@ -438,6 +486,17 @@ impl Node {
             Some(Purpose::Write { completions, .. }) => Some(completions),
             _ => None,
         }
+    }
+
+    /// Whether a register's write is under way.
+    pub(crate) fn is_register_under_way(&self, object: &Bytes) -> bool {
+        let is = |purpose: &Purpose| matches!(purpose, Purpose::Write { register: Some(key), .. } if key == object);
+        self.tickets.values().any(is)
+    }
+
+    /// As whom this node issues dots.
+    pub(crate) fn actor(&self) -> ActorId {
+        self.identity.now().incarnation.actor
     }
 
     pub(crate) fn op(&mut self) -> OpId {

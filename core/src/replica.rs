@@ -14,9 +14,11 @@
 //! In: states of peers, local writes, answers of storage and plugins. Out: writes, and
 //! acknowledgements once what is held *durably* covers what they acknowledge. Absent: quorums.
 
+use crate::anti_entropy::TreeWrite;
 use crate::anti_entropy::leaf::Share;
 use crate::catalog::KeyspaceEntry;
 use crate::event::{Effect, Effects, Notice, Record, StorageFailure, WriteOp};
+use crate::handoff::Wanted;
 use crate::id::{Dot, KeyspaceId, Millis, NodeId, OpId, Ticket};
 use crate::message::{Message, ReadAnswer, Refusal};
 use crate::mutant::Mutant;
@@ -36,6 +38,7 @@ pub(crate) use jobs::{Completion, Job};
 /// One key with work under way.
 pub(crate) struct ActiveKey {
     pub(crate) target: Target,
+    pub(crate) home: Home,
     /// None until read.
     pub(crate) state: Option<KeyState>,
     /// The state's bytes, if they are at hand.
@@ -57,9 +60,10 @@ pub(crate) struct ActiveKey {
 }
 
 impl ActiveKey {
-    fn new(target: &Target) -> ActiveKey {
+    fn new(target: &Target, home: Home) -> ActiveKey {
         ActiveKey {
             target: target.clone(),
+            home,
             state: None,
             record: None,
             share: Share::NONE,
@@ -73,6 +77,15 @@ impl ActiveKey {
             last_write: None,
         }
     }
+}
+
+/// Where an active key's state is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// As this node's own copy.
+    Object,
+    /// As hints for the key's primaries: this node stands in.
+    Hints(Vec<NodeId>),
 }
 
 /// What an active key waits for.
@@ -113,6 +126,19 @@ impl Node {
             }
         };
         let completion = op.map(|op| Completion::Peer { to: from, op });
+        if self.mutant(Mutant::LateHintOverwrites) {
+            let of = Target::new(entry.clone(), &key);
+            let primaries = self.ring.primaries(of.token, of.n());
+            if !primaries.contains(&from) {
+                let (leaf_op, leaf) = self.tree_change_unread(&of);
+                let put = WriteOp::Put { key: of.storage_key.clone(), record };
+                let ops = [put].into_iter().chain(leaf_op).collect();
+                let (completions, leaf) = (completion.into_iter().collect(), Some(leaf));
+                let ticket = self.ticket(Purpose::Write { active: None, register: None, completions, leaf });
+                effects.push(Effect::Write { ticket, ops, durability: entry.settings.durability });
+                return;
+            }
+        }
         self.take_in(now, &Target::new(entry, &key), state, record, completion, effects);
     }
 
@@ -131,18 +157,19 @@ impl Node {
                 self.observe_dot(*dot, effects);
             }
             let completions = completion.into_iter().collect();
-            self.merge_register(target, record, completions, effects);
+            self.merge_register(target, record, Vec::new(), completions, effects);
             return;
         }
         let completions = completion.into_iter().collect();
         self.enqueue(now, target, Job::Sync { state, record: Some(record), completions }, effects);
     }
 
-    /// Stores a register's write without reading what is there.
+    /// Stores a register's write without reading what is there, `with` others.
     pub(crate) fn merge_register(
         &mut self,
         target: &Target,
         record: Record,
+        with: Vec<WriteOp>,
         completions: Vec<Completion>,
         effects: &mut Effects,
     ) {
@@ -153,17 +180,42 @@ impl Node {
             WriteOp::Merge { key: storage_key, record }
         };
         let completions = self.complete_early(completions, effects);
+        let register = Some(target.storage_key.clone());
         let (leaf_op, leaf) = self.tree_change_unread(target);
-        let ticket = self.ticket(Purpose::Write { active: None, completions, leaf });
-        let ops = [op].into_iter().chain(leaf_op).collect();
+        let ticket = self.ticket(Purpose::Write { active: None, register, completions, leaf: Some(leaf) });
+        let ops = [op].into_iter().chain(leaf_op).chain(with).collect();
         effects.push(Effect::Write { ticket, ops, durability: target.entry.settings.durability });
     }
 
-    /// Adds a job to a active key and does what can be done.
+    /// Adds a job to an active key and does what can be done.
     pub(crate) fn enqueue(&mut self, now: Millis, target: &Target, job: Job, effects: &mut Effects) {
-        let storage_key = target.storage_key.clone();
+        self.enqueue_at(now, target.storage_key.clone(), target, Home::Object, job, effects);
+    }
+
+    /// As [`Node::enqueue`], where this node is no primary of the key.
+    pub(crate) fn enqueue_as_stand_in(
+        &mut self,
+        now: Millis,
+        target: &Target,
+        primaries: Vec<NodeId>,
+        job: Job,
+        effects: &mut Effects,
+    ) {
+        let storage_key = Node::stand_in_key(target, &primaries);
+        self.enqueue_at(now, storage_key, target, Home::Hints(primaries), job, effects);
+    }
+
+    fn enqueue_at(
+        &mut self,
+        now: Millis,
+        storage_key: Bytes,
+        target: &Target,
+        home: Home,
+        job: Job,
+        effects: &mut Effects,
+    ) {
         let active =
-            self.active.entry(storage_key.clone()).or_insert_with(|| Box::new(ActiveKey::new(target)));
+            self.active.entry(storage_key.clone()).or_insert_with(|| Box::new(ActiveKey::new(target, home)));
         active.target.entry.clone_from(&target.entry);
         let reused = active.jobs.push(job);
         self.report_reused(reused, &storage_key, effects);
@@ -203,6 +255,10 @@ impl Node {
                 return;
             }
             active.busy = Some(Busy::Reading);
+            if active.home != Home::Object {
+                let target = active.target.clone();
+                return self.gather_hints(now, &target, Wanted::Active(storage_key.clone()), effects);
+            }
             let ticket = self.ticket(Purpose::ActiveRead(storage_key.clone()));
             effects.push(Effect::Read { ticket, key: storage_key.clone() });
             return;
@@ -296,7 +352,7 @@ impl Node {
             && let Some((_, version)) = siblings.values().last().cloned()
         {
             let seen = siblings.seen().clone();
-            siblings.write(&seen, dot, version);
+            siblings.write(&seen, dot, seen.last(dot.actor), version);
             (active.record, active.dirty) = (None, true);
         }
     }
@@ -395,28 +451,34 @@ impl Node {
         let replicate = std::mem::take(&mut active.replicate);
         if active.dirty || !replicate.is_empty() {
             let record = active.record.get_or_insert_with(|| codec::record(state)).clone();
+            let mut markers = Vec::new();
             if !replicate.is_empty() {
-                let replication = self.send_to_replicas(&active.target, &record, replicate, effects);
+                let (replication, away) =
+                    self.send_to_replicas(now, &active.target, &record, replicate, effects);
                 active.completions.push(Completion::Own { replication });
+                markers = away;
             }
             if active.dirty {
+                let Some((ops, completions, leaf)) = self.ops_of(now, storage_key, active, record, &markers)
+                else {
+                    return;
+                };
                 active.dirty = false;
                 active.writes += 1;
+                active.completions.extend(completions);
                 let completions = std::mem::take(&mut active.completions);
                 let completions = self.complete_early(completions, effects);
-                let share = Share::of(&active.target.key, state);
-                let (leaf_op, leaf) = self.tree_change(&active.target, active.share, share);
-                active.share = share;
+                let active_key = Some(storage_key.clone());
                 let ticket =
-                    self.ticket(Purpose::Write { active: Some(storage_key.clone()), completions, leaf });
+                    self.ticket(Purpose::Write { active: active_key, register: None, completions, leaf });
                 active.last_write = Some(ticket);
-                let put = WriteOp::Put { key: storage_key.clone(), record };
-                let ops = [put].into_iter().chain(leaf_op).collect();
                 effects.push(Effect::Write {
                     ticket,
                     ops,
                     durability: active.target.entry.settings.durability,
                 });
+            } else if !markers.is_empty() {
+                self.keep_markers(now, &active.target, &markers, effects);
             }
         }
         // Nothing to write: what they wait for is durable, or is in the write before.
@@ -428,6 +490,39 @@ impl Node {
         match last.and_then(|ticket| self.completions_of(ticket)) {
             Some(completions) => jobs::extend(completions, waiting),
             None => self.complete(waiting, Ok(()), effects),
+        }
+    }
+
+    /// What is written of an active key's state, and who is told besides. None: a stand-in has no room
+    /// for it; then it does not count itself, and forgets it.
+    fn ops_of(
+        &mut self,
+        now: Millis,
+        storage_key: &Bytes,
+        active: &mut ActiveKey,
+        record: Record,
+        markers: &[NodeId],
+    ) -> Option<(Vec<WriteOp>, Vec<Completion>, Option<TreeWrite>)> {
+        match active.home.clone() {
+            Home::Object => {
+                let share = active.state.as_ref().map_or(Share::NONE, |it| Share::of(&active.target.key, it));
+                let (leaf_op, leaf) = self.tree_change(&active.target, active.share, share);
+                active.share = share;
+                let (markers, completions) = self.marker_ops(now, &active.target, markers);
+                let put = WriteOp::Put { key: storage_key.clone(), record };
+                let ops = [put].into_iter().chain(leaf_op).chain(markers).collect();
+                Some((ops, completions, Some(leaf)))
+            }
+            Home::Hints(primaries) => {
+                let targets = self.targets_with_room(&active.target, primaries, &record);
+                if targets.is_empty() {
+                    (active.state, active.record, active.dirty) = (None, None, false);
+                    active.completions.clear();
+                    return None;
+                }
+                let (ops, completions) = self.hint_ops(now, &active.target, &targets, Some(&record));
+                Some((ops, completions, None))
+            }
         }
     }
 
@@ -489,6 +584,7 @@ impl Node {
                         self.acknowledged(replication, self.config.node, effects);
                     }
                 }
+                Completion::HintStored { target, id } => self.hint_stored(target, id),
             }
         }
     }
@@ -501,9 +597,23 @@ impl Node {
         result: Result<Option<Record>, StorageFailure>,
         effects: &mut Effects,
     ) {
+        let Some(active) = self.active.get(&storage_key) else { return };
+        let entry = active.target.entry.clone();
+        let result = self.decode(&entry, &storage_key, result, effects);
+        self.active_decoded(now, storage_key, result, effects);
+    }
+
+    /// An active key's state is known, or why not.
+    pub(crate) fn active_decoded(
+        &mut self,
+        now: Millis,
+        storage_key: Bytes,
+        result: Result<KeyState, String>,
+        effects: &mut Effects,
+    ) {
         let Some(mut active) = self.active.remove(&storage_key) else { return };
         active.busy = None;
-        match self.decode(&active.target.entry, &storage_key, result, effects) {
+        match result {
             Ok(state) => {
                 active.share = Share::of(&active.target.key, &state);
                 active.state = Some(state);
@@ -552,20 +662,27 @@ impl Node {
         Err(reason)
     }
 
-    /// A peer asks for this node's copy.
+    /// A peer asks for this node's copy, or, `as_stand_in`, for what it keeps as hints.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
     pub(crate) fn peer_read(
         &mut self,
+        now: Millis,
         from: NodeId,
         op: OpId,
         keyspace: KeyspaceId,
         key: Bytes,
         unless: Option<Digest>,
+        as_stand_in: bool,
         effects: &mut Effects,
     ) {
-        if self.keyspaces.by_id(keyspace).is_none() || key.is_empty() {
+        let Some(entry) = self.keyspaces.by_id(keyspace).filter(|_| !key.is_empty()) else {
             let answer = ReadAnswer::Refused(Refusal::UnknownKeyspace);
             effects.push(Effect::Send { to: from, message: Message::ReadReply { op, answer } });
             return;
+        };
+        if as_stand_in {
+            let target = Target::new(entry, &key);
+            return self.gather_hints(now, &target, Wanted::Peer { to: from, op, unless }, effects);
         }
         let storage_key = storage_key::object(keyspace, &key);
         if let Some(state) = self.loaded(&storage_key) {

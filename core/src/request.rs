@@ -33,6 +33,18 @@ pub enum Level {
     Count(u32),
 }
 
+/// Whether stand-ins may answer for replicas that cannot be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sloppiness {
+    /// As the keyspace says.
+    #[default]
+    Keyspace,
+    /// Only the key's own replicas count.
+    Strict,
+    /// Stand-ins count, and the reply says so.
+    Sloppy,
+}
+
 /// One request of a client about one key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -42,6 +54,8 @@ pub struct Request {
     pub key: Bytes,
     /// R or W for this request.
     pub level: Level,
+    /// Whether stand-ins count for this request.
+    pub sloppiness: Sloppiness,
     /// Absent: the node's default.
     pub timeout_ms: Option<u64>,
     /// What to do.
@@ -137,7 +151,7 @@ pub struct Acks {
     pub replicas: Vec<NodeId>,
     /// How many were asked for.
     pub needed: u32,
-    /// Some are stand-ins.
+    /// Some are stand-ins, so that R + W > N proves nothing.
     pub sloppy: bool,
 }
 

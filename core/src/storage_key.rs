@@ -130,6 +130,11 @@ pub fn hints_all() -> (Bytes, Bytes) {
     (own(HINT, 0).freeze(), own(HINT + 1, 0).freeze())
 }
 
+/// Whether a storage key is a hint's.
+pub fn is_hint(storage_key: &[u8]) -> bool {
+    storage_key.starts_with(&[0, 0, 0, 0, HINT])
+}
+
 /// The target of a hint's storage key, and the object's; None of another's.
 pub fn parse_hint(storage_key: &Bytes) -> Option<(NodeId, Bytes)> {
     let rest = storage_key.strip_prefix(&[0, 0, 0, 0, HINT])?;

@@ -15,7 +15,7 @@ use crate::id::{ClientTicket, Millis, NodeId, PluginHash, RequestId};
 use crate::message::Message;
 use crate::plugin::{PluginAnswer, PluginCall, World};
 use crate::request::Outcome;
-use crate::request::{Basis, GetReply, Level, Operation, Request, Want, WriteReply};
+use crate::request::{Basis, GetReply, Level, Operation, Request, Sloppiness, Want, WriteReply};
 use crate::ring::{RingNode, VNODES_DEFAULT};
 use crate::storage_key;
 use crate::version::Stamp;
@@ -264,7 +264,8 @@ impl Cluster {
         let ticket = ClientTicket(self.next_ticket);
         self.next_ticket += 1;
         let (keyspace, key) = ("k".to_owned(), Bytes::from_static(b"key"));
-        let request = Request { keyspace, key, level, timeout_ms: None, operation };
+        let sloppiness = Sloppiness::Keyspace;
+        let request = Request { keyspace, key, level, sloppiness, timeout_ms: None, operation };
         self.queue.push_back((node, Event::Client { ticket, request }));
         self.run();
         if !self.outcomes.contains_key(&ticket) {

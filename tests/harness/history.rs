@@ -128,6 +128,8 @@ pub struct Acknowledgement {
     pub at_us: u64,
     /// W.
     pub needed: u32,
+    /// Some of those that acknowledged stood in for others.
+    pub sloppy: bool,
 }
 
 /// All of it.

@@ -112,13 +112,21 @@ fn history(kind: Kind, seed: u64) -> History {
 }
 
 fn write(state: &mut KeyState, context: &DotSet, dot: Dot, stamp: Stamp, dice: &mut Dice, resets: bool) {
+    let previous = state.seen().last(dot.actor);
     match state {
-        KeyState::Causal(siblings) => siblings.write(context, dot, version(dot, stamp, dice.below(4) == 0)),
+        KeyState::Causal(siblings) => {
+            siblings.write(context, dot, previous, version(dot, stamp, dice.below(4) == 0))
+        }
         KeyState::Lww(register) => register.sync(&Register::of(dot, version(dot, stamp, dice.below(4) == 0))),
         KeyState::Lattice(fragments) => match dice.below(6) {
-            0 => fragments.delete(context, dot, stamp, resets),
+            0 => fragments.delete(context, dot, previous, stamp, resets),
             put => {
-                fragments.put(dot, stamp, Bytes::copy_from_slice(&[(dot.actor.0 * 64 + dot.counter) as u8]));
+                fragments.put(
+                    dot,
+                    previous,
+                    stamp,
+                    Bytes::copy_from_slice(&[(dot.actor.0 * 64 + dot.counter) as u8]),
+                );
                 if put > 2 && fragments.len() > 1 {
                     let claims: Vec<DotSet> =
                         fragments.iter().map(|fragment| fragment.claim.clone()).collect();
@@ -214,7 +222,8 @@ fn siblings_are_exactly_the_writes_that_no_other_known_write_had_seen() {
                 let dot = Dot { actor: ActorId(at as u64 + 1), counter };
                 let (context, known) = sent[dice.below(sent.len() as u64) as usize].clone();
                 let stamp = Stamp { millis: counter, logical: 0 };
-                states[at].0.write(context.seen(), dot, version(dot, stamp, false));
+                let previous = states[at].0.seen().last(dot.actor);
+                states[at].0.write(context.seen(), dot, previous, version(dot, stamp, false));
                 saw.insert(dot, known.clone());
                 states[at].1.extend(known);
                 states[at].1.insert(dot);

@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 pub(super) struct Route {
     pub(super) storage_key: Bytes,
     pub(super) needed: u32,
+    pub(super) sloppy: bool,
     pub(super) goal: Goal,
 }
 
@@ -113,6 +114,7 @@ impl Node {
                 let route = Route {
                     storage_key: reading.target.storage_key.clone(),
                     needed: reading.tally.acks().needed,
+                    sloppy: reading.sloppy,
                     goal: reading.goal.clone(),
                 };
                 let joins_flying = self.mutant(Mutant::ReadJoinsRunningFlight);

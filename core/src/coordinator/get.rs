@@ -14,6 +14,7 @@ use super::flights::{Route, Waiter};
 use super::quorum::Tally;
 use super::view_cache::Question;
 use crate::event::{Effect, Effects, Notice, Record, StorageFailure};
+use crate::handoff::Wanted;
 use crate::id::{Millis, NodeId, OpId};
 use crate::message::{Message, ReadAnswer};
 use crate::node::{Node, Purpose, Timer};
@@ -43,10 +44,13 @@ pub(crate) struct Reading {
     pub(super) target: Target,
     pub(super) goal: Goal,
     pub(super) tally: Tally,
+    /// Whether stand-ins count.
+    pub(super) sloppy: bool,
     /// Replicas not asked yet, best last.
     unasked: Vec<NodeId>,
     /// Those that were asked, and when.
     asked: Vec<(NodeId, Millis)>,
+    primaries: Vec<NodeId>,
     /// Digests of what each replica holds.
     answers: Vec<(NodeId, Digest)>,
     pub(super) merged: KeyState,
@@ -92,7 +96,7 @@ impl Reading {
 impl Node {
     /// A checked read, at a primary of its key.
     pub(super) fn begin_read(&mut self, now: Millis, admitted: Admitted, goal: Goal, effects: &mut Effects) {
-        let Admitted { origin, target, needed, deadline, primaries } = admitted;
+        let Admitted { origin, target, needed, sloppy, deadline, primaries } = admitted;
         let kind = target.entry.settings.policy.kind();
         if matches!(goal, Goal::Query(_)) && kind != Kind::Lattice {
             let reason = "queries need a lattice keyspace with a replicated type".to_owned();
@@ -106,8 +110,10 @@ impl Node {
             target,
             goal,
             tally: Tally::new(needed),
-            unasked: primaries,
+            sloppy,
+            unasked: Vec::new(),
             asked: Vec::new(),
+            primaries,
             answers: Vec::with_capacity(needed as usize),
             merged: KeyState::empty(kind),
             question: None,
@@ -125,16 +131,31 @@ impl Node {
     pub(super) fn take_off(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
         let Some(reading) = self.reading.get_mut(&op) else { return };
         reading.stage = Stage::Gathering;
-        let storage_key = reading.target.storage_key.clone();
-        let mut others = std::mem::take(&mut reading.unasked);
-        others.retain(|node| *node != self.config.node);
+        let (target, sloppy) = (reading.target.clone(), reading.sloppy);
+        let (primaries, needed) = (reading.primaries.clone(), reading.tally.acks().needed as usize);
+        let own = self.config.node;
+        let mut others = primaries.clone();
+        others.retain(|node| *node != own);
         // Best last, to be popped: fast before slow, and all that can be reached before those that
         // cannot.
         self.paces.order(&mut others);
         others.sort_by_key(|node| self.is_reachable(*node));
+        let reachable = primaries.iter().filter(|node| self.is_reachable(**node)).count();
+        if sloppy && reachable < needed {
+            // After those that can be reached, before those that cannot: who stands in for them.
+            let away = others.iter().filter(|node| !self.is_reachable(**node)).count();
+            let mut stand_ins = self.reachable_stand_ins(&target);
+            stand_ins.retain(|node| *node != own);
+            stand_ins.truncate(primaries.len() - reachable);
+            others.splice(away..away, stand_ins.into_iter().rev());
+        }
         if let Some(reading) = self.reading.get_mut(&op) {
             reading.unasked = others;
         }
+        if !primaries.contains(&own) {
+            return self.gather_hints(now, &target, Wanted::Read(op), effects);
+        }
+        let storage_key = target.storage_key;
         if let Some(state) = self.loaded(&storage_key).cloned() {
             return self.own_copy(now, op, state, effects);
         }
@@ -152,7 +173,19 @@ impl Node {
     ) {
         let Some(reading) = self.reading.get(&op) else { return };
         let target = reading.target.clone();
-        match self.decode(&target.entry, &target.storage_key, result, effects) {
+        let result = self.decode(&target.entry, &target.storage_key, result, effects);
+        self.own_copy_read(now, op, result, effects);
+    }
+
+    /// This node's copy is known, or why not; a stand-in's is what it keeps as hints.
+    pub(crate) fn own_copy_read(
+        &mut self,
+        now: Millis,
+        op: OpId,
+        result: Result<KeyState, String>,
+        effects: &mut Effects,
+    ) {
+        match result {
             Ok(state) => self.own_copy(now, op, state, effects),
             // Damaged is not "not found": the others are asked instead.
             Err(_) => self.ask_others(now, op, effects),
@@ -166,7 +199,7 @@ impl Node {
         reading.own = Some(digest);
         reading.merged = state;
         reading.answers.push((own, digest));
-        reading.tally.add(own);
+        reading.tally.add_for(own, own, !reading.primaries.contains(&own));
         self.ask_others(now, op, effects);
     }
 
@@ -269,7 +302,7 @@ impl Node {
             reused = reading.merged.sync(state);
         }
         reading.answers.push((from, digest));
-        reading.tally.add(from);
+        reading.tally.add_for(from, from, !reading.primaries.contains(&from));
         let met = reading.tally.is_met();
         let storage_key = reading.target.storage_key.clone();
         self.report_reused(reused, &storage_key, effects);
@@ -308,8 +341,10 @@ impl Node {
             return;
         }
         let digest = reading.merged.digest();
+        // Stand-ins keep what they were given: it goes home by itself.
+        let lags = |(node, theirs): &(NodeId, Digest)| *theirs != digest && reading.primaries.contains(node);
         let lagging: Vec<NodeId> =
-            reading.answers.iter().filter(|(_, theirs)| *theirs != digest).map(|(node, _)| *node).collect();
+            reading.answers.iter().filter(|it| lags(it)).map(|(node, _)| *node).collect();
         if lagging.is_empty() {
             return;
         }
@@ -338,6 +373,7 @@ fn ask_one(now: Millis, op: OpId, reading: &mut Reading, effects: &mut Effects) 
         keyspace: reading.target.entry.id,
         key: reading.target.key.clone(),
         unless: reading.own,
+        as_stand_in: !reading.primaries.contains(&to),
     };
     effects.push(Effect::Send { to, message });
 }

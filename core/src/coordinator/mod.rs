@@ -1,13 +1,13 @@
 //! A client's request, from its arrival to its outcome.
 //!
 //! ```text
-//!   begin ─▶ checks ─▶ a primary of the key? ── no ─▶ forward, once
-//!                         │ yes
+//!   begin ─▶ checks ─▶ a primary of the key? ── no ─▶ forward, once, to one that can be reached
+//!                         │ yes                          └ none can: a stand-in coordinates, if sloppy
 //!            put: validate? ─▶ dot ─▶ own copy + replicas ─▶ W durable ─▶ reply
 //!            get: own copy ─▶ R-1 digests ─▶ join ─▶ view ─▶ reply ─▶ repair
 //! ```
 //!
-//! The coordinator is always a replica of the key; a request that lands elsewhere is forwarded as
+//! The coordinator is always a replica of the key, or stands in for one with its own actor; a request that lands elsewhere is forwarded as
 //! the client's request, with its id, and never forwarded twice (riak_kv#1046). In: requests,
 //! answers of replicas. Out: outcomes. Absent: a node's own copy (`replica`).
 
@@ -17,6 +17,7 @@ mod load;
 mod pace;
 mod put;
 mod quorum;
+mod replication;
 mod show;
 mod view;
 mod view_cache;
@@ -27,6 +28,7 @@ pub(crate) use get::Reading;
 pub(crate) use load::Load;
 pub(crate) use pace::Paces;
 pub(crate) use put::{Change, Step, Writing};
+pub(crate) use replication::Replication;
 pub(crate) use view_cache::ViewCache;
 pub(crate) use write_back::WriteBacks;
 
@@ -38,7 +40,7 @@ use crate::node::{Node, Origin, Timer};
 use crate::plugin::KeyInfo;
 use crate::request::{
     Acks, Basis, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, Level, OPERATION_BYTES_MAX, Operation, Outcome,
-    Problem, Request, VALUE_BYTES_MAX,
+    Problem, Request, Sloppiness, VALUE_BYTES_MAX,
 };
 use crate::target::Target;
 use crate::version::context::CONTEXT_BYTES_MAX;
@@ -53,8 +55,10 @@ pub(crate) struct Admitted {
     target: Target,
     /// How many replicas must answer.
     needed: u32,
+    /// Whether stand-ins count.
+    sloppy: bool,
     deadline: Millis,
-    /// Those of the key, this node among them.
+    /// Those of the key; this node is one of them, or stands in.
     primaries: Vec<NodeId>,
 }
 
@@ -90,18 +94,37 @@ impl Node {
         let deadline = now.after(patience);
         let target = Target::new(entry, &request.key);
         let primaries = self.ring.primaries(target.token, target.n());
-        let reachable = primaries.iter().filter(|node| self.is_reachable(**node)).count() as u32;
+        let own = self.config.node;
+        let sloppy = match request.sloppiness {
+            Sloppiness::Keyspace => target.entry.settings.sloppy,
+            Sloppiness::Strict => false,
+            Sloppiness::Sloppy => true,
+        };
+        let mut reachable = primaries.iter().filter(|node| self.is_reachable(**node)).count() as u32;
+        let is_primary = primaries.contains(&own);
+        // As a rule nobody needs to look further than the primaries.
+        let may_stand_in = !is_primary && (reachable == 0 || matches!(origin, Origin::Peer { .. }));
+        let look_further = sloppy && (reachable < needed || may_stand_in);
+        let stand_ins = if look_further { self.reachable_stand_ins(&target) } else { Vec::new() };
+        let is_any_primary_reachable = reachable > 0;
+        reachable = (reachable + stand_ins.len() as u32).min(target.entry.settings.n);
         if reachable < needed {
             return self.refuse(origin, Problem::NotEnoughReplicas { needed, reachable }, effects);
         }
-        if !primaries.contains(&self.config.node) {
-            return self.forward(origin, request, needed, deadline, &primaries, effects);
+        if !is_primary {
+            // Nothing is forwarded twice: who cannot reach a primary asked this node to stand in.
+            let asked = matches!(origin, Origin::Peer { .. }) && stand_ins.contains(&own);
+            let first = !is_any_primary_reachable && stand_ins.first() == Some(&own);
+            if !(asked || first) {
+                let candidates = primaries.iter().chain(&stand_ins).copied().collect::<Vec<_>>();
+                return self.forward(origin, request, needed, deadline, &candidates, effects);
+            }
         }
         if let Err(problem) = self.hot_keys.note(now, &target, request.operation.is_write()) {
             self.counters.too_hot += 1;
             return self.refuse(origin, problem, effects);
         }
-        let admitted = Admitted { origin, target, needed, deadline, primaries };
+        let admitted = Admitted { origin, target, needed, sloppy, deadline, primaries };
         match request.operation {
             Operation::Get { want } => self.begin_read(now, admitted, get::Goal::Get(want), effects),
             Operation::Query { path } => self.begin_read(now, admitted, get::Goal::Query(path), effects),
@@ -115,10 +138,11 @@ impl Node {
         request: Request,
         needed: u32,
         deadline: Millis,
-        primaries: &[NodeId],
+        candidates: &[NodeId],
         effects: &mut Effects,
     ) {
-        let to = primaries.iter().copied().find(|node| self.is_reachable(*node));
+        let own = self.config.node;
+        let to = candidates.iter().copied().find(|node| *node != own && self.is_reachable(*node));
         let (Origin::Client { .. }, Some(to)) = (origin, to) else {
             // A peer's view of the ring is not ours: nothing is forwarded twice.
             return self.refuse(origin, Problem::NotEnoughReplicas { needed, reachable: 0 }, effects);

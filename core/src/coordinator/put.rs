@@ -14,14 +14,13 @@
 use super::quorum::Tally;
 use super::{Admitted, key_info};
 use crate::catalog::{DeleteSemantics, Policy};
-use crate::event::{Effect, Effects, Notice, Record};
+use crate::event::{Effect, Effects, Notice};
 use crate::id::{Dot, Millis, NodeId, OpId, RequestId};
-use crate::message::{Message, Refusal};
 use crate::mutant::Mutant;
 use crate::node::{Node, Origin, Purpose, Timer};
 use crate::plugin::{PluginAnswer, PluginCall};
 use crate::recent::RecentWrite;
-use crate::replica::{ActiveKey, Completion, Job};
+use crate::replica::{ActiveKey, Completion, Home, Job};
 use crate::request::{Acks, Basis, Operation, Outcome, Problem, WriteReply};
 use crate::ring::Token;
 use crate::target::Target;
@@ -34,14 +33,18 @@ use bytes::Bytes;
 /// A write under way at its coordinator.
 pub(crate) struct Writing {
     origins: Vec<Origin>,
-    target: Target,
-    primaries: Vec<NodeId>,
+    pub(super) target: Target,
+    pub(super) primaries: Vec<NodeId>,
+    /// Stand-ins count.
+    pub(super) sloppy: bool,
+    /// The state that it is in is on its way.
+    pub(super) replication: Option<OpId>,
     request_id: Option<RequestId>,
     /// What the client had seen; None: blind.
     context: Option<Context>,
     change: Option<Change>,
-    tally: Tally,
-    deadline: Millis,
+    pub(super) tally: Tally,
+    pub(super) deadline: Millis,
     /// Set once a dot was issued.
     minted: Option<Minted>,
 }
@@ -91,7 +94,7 @@ impl Node {
         operation: Operation,
         effects: &mut Effects,
     ) {
-        let Admitted { origin, target, needed, deadline, primaries } = admitted;
+        let Admitted { origin, target, needed, sloppy, deadline, primaries } = admitted;
         let (basis, request_id, change) = match operation {
             Operation::Put { value, content_type, basis, request_id, ttl_ms } => {
                 let expires_at = match expiry(now, &target, ttl_ms) {
@@ -126,6 +129,8 @@ impl Node {
             origins: vec![origin],
             target,
             primaries,
+            sloppy,
+            replication: None,
             request_id: Some(request_id),
             context,
             change: Some(change),
@@ -151,6 +156,8 @@ impl Node {
             origins: vec![Origin::Owner],
             target,
             primaries,
+            sloppy: false,
+            replication: None,
             request_id: None,
             context: Some(context),
             change: Some(change),
@@ -209,7 +216,12 @@ impl Node {
         if target.entry.settings.policy == Policy::Lww && !matches!(change, Change::Again { .. }) {
             return self.commit_register(now, op, &target, change, effects);
         }
-        self.enqueue(now, &target, Job::Write { op, change }, effects);
+        let job = Job::Write { op, change };
+        if writing.primaries.contains(&self.config.node) {
+            return self.enqueue(now, &target, job, effects);
+        }
+        let primaries = writing.primaries.clone();
+        self.enqueue_as_stand_in(now, &target, primaries, job, effects);
     }
 
     /// R15: no read before the write; a stamp above all that the client saw.
@@ -226,13 +238,28 @@ impl Node {
             return self.write_failed(op, problem, effects);
         };
         let Some(writing) = self.writing.get(&op) else { return };
+        let writing_primaries = writing.primaries.clone();
         let after = writing.context.as_ref().and_then(|context| context.stamp).unwrap_or_default();
         let stamp = self.clock.issue(now, after);
         let Some(version) = version_of(change, stamp, writing.request_id) else { return };
         self.minted(op, Minted { dot, previous: 0, stamp, seen: DotSet::single(dot, 0), siblings: 1 });
         let record = codec::record(&KeyState::Lww(Register::of(dot, version)));
-        let replication = self.send_to_replicas(target, &record, vec![op], effects);
-        self.merge_register(target, record, vec![Completion::Own { replication }], effects);
+        let primaries = writing_primaries;
+        let (replication, markers) = self.send_to_replicas(now, target, &record, vec![op], effects);
+        let own = vec![Completion::Own { replication }];
+        if primaries.contains(&self.config.node) {
+            let (ops, completions) = self.marker_ops(now, target, &markers);
+            let completions = own.into_iter().chain(completions).collect();
+            return self.merge_register(target, record, ops, completions, effects);
+        }
+        let targets = self.targets_with_room(target, primaries, &record);
+        if targets.is_empty() {
+            return;
+        }
+        let (ops, completions) = self.hint_ops(now, target, &targets, Some(&record));
+        let completions = own.into_iter().chain(completions).collect();
+        let ticket = self.ticket(Purpose::Write { active: None, register: None, completions, leaf: None });
+        effects.push(Effect::Write { ticket, ops, durability: target.entry.settings.durability });
     }
 
     /// Does a write to the state of its active key.
@@ -263,8 +290,12 @@ impl Node {
             return self.again(now, active, op, dot, dot.counter - 1, stamp, effects);
         }
         let known = state.seen();
+        let stands_in = active.home != Home::Object;
         let seen = context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
-        self.observe(&seen, &known, effects);
+        match stands_in {
+            false => self.observe(&seen, &known, effects),
+            true => self.observe_all(&seen, effects),
+        }
         match state {
             KeyState::Causal(siblings) => {
                 let limit = active.target.entry.settings.siblings_max;
@@ -285,7 +316,9 @@ impl Node {
                 } else {
                     seen.clone()
                 };
-                siblings.write(&superseded, dot, version);
+                let previous = self.previous(active, &known, dot);
+                let Some(KeyState::Causal(siblings)) = active.state.as_mut() else { return Step::Done };
+                siblings.write(&superseded, dot, previous, version);
                 let siblings_after = siblings.len_distinct(now) as u32;
                 if siblings.seen().actors() >= ACTORS_ALARM {
                     self.counters.large_contexts += 1;
@@ -295,8 +328,7 @@ impl Node {
                         actors: siblings.seen().actors(),
                     }));
                 }
-                let previous = known.last(dot.actor);
-                let seen = self.seen_after(seen, &known, dot);
+                let seen = self.seen_after(seen, &known, dot, previous);
                 self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: siblings_after });
                 Step::Done
             }
@@ -317,19 +349,20 @@ impl Node {
                 }
                 let Some(dot) = self.mint() else { return Step::NoDot(change) };
                 let stamp = self.clock.issue(now, Stamp::default());
+                let previous = self.previous(active, &known, dot);
+                let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return Step::Done };
                 match change {
                     Change::Put { value, .. } if self.mutant(Mutant::LatticeOverwrite) => {
-                        fragments.applied_over(dot, stamp, value);
+                        fragments.applied_over(dot, previous, stamp, value);
                     }
-                    Change::Put { value, .. } => fragments.put(dot, stamp, value),
+                    Change::Put { value, .. } => fragments.put(dot, previous, stamp, value),
                     _ => {
                         let reset =
                             active.target.entry.settings.delete_semantics == DeleteSemantics::DeleteWins;
-                        fragments.delete(&seen, dot, stamp, reset);
+                        fragments.delete(&seen, dot, previous, stamp, reset);
                     }
                 }
-                let previous = known.last(dot.actor);
-                let seen = self.seen_after(seen, &known, dot);
+                let seen = self.seen_after(seen, &known, dot, previous);
                 self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: 1 });
                 Step::Done
             }
@@ -356,19 +389,26 @@ impl Node {
         if !self.writing.contains_key(&op) {
             return;
         }
+        let Some(known) = active.state.as_ref().map(KeyState::seen) else { return };
+        let previous = self.previous(active, &known, dot);
         let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return };
         let stamp = self.clock.issue(now, Stamp::default());
-        let known = fragments.seen();
-        fragments.applied(dot, stamp, value);
-        let previous = known.last(dot.actor);
-        let seen = self.seen_after(known.clone(), &known, dot);
+        fragments.applied(dot, previous, stamp, value);
+        let seen = self.seen_after(known.clone(), &known, dot, previous);
         self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: 1 });
+    }
+
+    /// Its actor's dot of this key before `dot`.
+    fn previous(&mut self, active: &ActiveKey, known: &DotSet, dot: Dot) -> u64 {
+        match active.home {
+            Home::Object => known.last(dot.actor),
+            Home::Hints(_) => self.previous_as_stand_in(&active.target.storage_key, known, dot),
+        }
     }
 
     /// What a client has seen after its write: what it had seen, and the write itself. Not what
     /// else the coordinator holds.
-    fn seen_after(&self, mut seen: DotSet, known: &DotSet, dot: Dot) -> DotSet {
-        let previous = known.last(dot.actor);
+    fn seen_after(&self, mut seen: DotSet, known: &DotSet, dot: Dot, previous: u64) -> DotSet {
         if self.mutant(Mutant::ContextClaimsUnseen) {
             seen.join(known);
         }
@@ -407,6 +447,8 @@ impl Node {
         seen.join(&DotSet::single(dot, previous));
         let siblings = distinct(now, state) as u32;
         active.replicate.push(op);
+        // A stand-in may hold it in memory only: its hints may have gone home meanwhile.
+        active.dirty |= active.home != Home::Object;
         self.minted(op, Minted { dot, previous, stamp, seen, siblings });
         Step::Done
     }
@@ -424,83 +466,8 @@ impl Node {
         }
     }
 
-    /// Sends a state with local writes in it to the key's other primaries. Answers the operation
-    /// by which they acknowledge all of these writes.
-    pub(crate) fn send_to_replicas(
-        &mut self,
-        target: &Target,
-        record: &Record,
-        writes: Vec<OpId>,
-        effects: &mut Effects,
-    ) -> OpId {
-        let replication = self.op();
-        let own = self.config.node;
-        let primaries =
-            writes.first().and_then(|op| self.writing.get(op)).map(|writing| &writing.primaries[..]);
-        for to in primaries.unwrap_or_default().iter().copied().filter(|to| *to != own) {
-            let (key, record) = (target.key.clone(), record.clone());
-            let message =
-                Message::Replicate { op: Some(replication), keyspace: target.entry.id, key, record };
-            effects.push(Effect::Send { to, message });
-        }
-        self.replications.insert(replication, writes);
-        if self.mutant(Mutant::AckWithoutOwnWrite) {
-            self.acknowledged(replication, own, effects);
-        }
-        replication
-    }
-
-    /// A replica says what became of a replication.
-    pub(crate) fn replicated(
-        &mut self,
-        now: Millis,
-        from: NodeId,
-        op: OpId,
-        result: Result<(), Refusal>,
-        effects: &mut Effects,
-    ) {
-        match result {
-            Ok(()) => self.acknowledged(op, from, effects),
-            // It lacks the keyspace: tell it, so that the next write finds it.
-            Err(Refusal::UnknownKeyspace) => self.push_catalog(now, from, effects),
-            Err(_) => {}
-        }
-    }
-
-    /// What `node` holds durably covers the writes of a replication.
-    pub(crate) fn acknowledged(&mut self, replication: OpId, node: NodeId, effects: &mut Effects) {
-        let Some(writes) = self.replications.get(&replication) else { return };
-        let duplicates = self.mutant(Mutant::DuplicateAcksCounted);
-        let mut met = Vec::new();
-        for op in writes {
-            if let Some(writing) = self.writing.get_mut(op) {
-                if !writing.primaries.contains(&node) {
-                    continue;
-                }
-                if duplicates {
-                    writing.tally.add_again(node)
-                } else {
-                    writing.tally.add(node)
-                }
-                if writing.tally.is_met() {
-                    met.push(*op);
-                }
-            }
-        }
-        for op in met {
-            self.write_met(op, effects);
-        }
-        let over = self
-            .replications
-            .get(&replication)
-            .is_some_and(|writes| writes.iter().all(|op| !self.writing.contains_key(op)));
-        if over {
-            self.replications.remove(&replication);
-        }
-    }
-
     /// W replicas hold it: the client is told.
-    fn write_met(&mut self, op: OpId, effects: &mut Effects) {
+    pub(super) fn write_met(&mut self, op: OpId, effects: &mut Effects) {
         let Some(writing) = self.writing.remove(&op) else { return };
         self.clear_timer(writing.deadline, Timer::Write(op));
         let Some(minted) = writing.minted else { return };
@@ -515,6 +482,9 @@ impl Node {
         }
         for origin in writing.origins {
             self.answer(origin, Outcome::Wrote(reply.clone()), effects);
+        }
+        if let Some(replication) = writing.replication {
+            self.end_replication(replication);
         }
     }
 
@@ -543,15 +513,17 @@ impl Node {
         };
         let problem = Problem::Uncertain { dot: Some(minted.dot), acks };
         self.counters.uncertain += 1;
-        if let Some(Writing { origins, request_id, target, minted: Some(minted), .. }) =
+        if let Some(Writing { origins, request_id, target, replication, minted: Some(minted), .. }) =
             self.writing.remove(&op).map(|writing| *writing)
         {
             self.remember(request_id, target.token, &minted);
             for origin in origins {
                 self.refuse(origin, problem.clone(), effects);
             }
+            if let Some(replication) = replication {
+                self.end_replication(replication);
+            }
         }
-        self.replications.retain(|_, writes| writes.iter().any(|op| self.writing.contains_key(op)));
     }
 
     /// What a write is based on, judged by the keyspace's policy; None: blind.

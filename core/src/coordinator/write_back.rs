@@ -122,7 +122,8 @@ impl Node {
                 self.write_backs.rests.insert(storage_key, now.after(rest_ms));
                 let needed = target.entry.settings.n / 2 + 1;
                 let deadline = now.after(self.config.timeout_ms);
-                let admitted = Admitted { origin: Origin::Owner, target, needed, deadline, primaries };
+                let (origin, sloppy) = (Origin::Owner, false);
+                let admitted = Admitted { origin, target, needed, sloppy, deadline, primaries };
                 self.begin_read(now, admitted, Goal::WriteBack, effects);
             }
         }

@@ -12,6 +12,7 @@ fn get(level: Level, timeout_ms: u64) -> Request {
         keyspace: "k".to_owned(),
         key: Bytes::from_static(b"key"),
         level,
+        sloppiness: crate::request::Sloppiness::Keyspace,
         timeout_ms: Some(timeout_ms),
         operation: Operation::Get { want: Want::Resolved },
     }

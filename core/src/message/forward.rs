@@ -19,6 +19,11 @@ pub(super) fn put_request(b: &mut BytesMut, request: &Request) {
         Level::Count(count) => 4 + u64::from(count),
     };
     b.varint(level);
+    b.put_u8(match request.sloppiness {
+        Sloppiness::Keyspace => 0,
+        Sloppiness::Strict => 1,
+        Sloppiness::Sloppy => 2,
+    });
     b.varint(request.timeout_ms.map_or(0, |timeout| timeout.saturating_add(1)));
     match &request.operation {
         Operation::Get { want } => {
@@ -60,6 +65,12 @@ pub(super) fn read_request(r: &mut Reader) -> Result<Request, Malformed> {
         3 => Level::All,
         count => Level::Count(u32::try_from(count - 4).map_err(|_| Malformed("level"))?),
     };
+    let sloppiness = match r.u8("sloppiness")? {
+        0 => Sloppiness::Keyspace,
+        1 => Sloppiness::Strict,
+        2 => Sloppiness::Sloppy,
+        _ => return Err(Malformed("sloppiness")),
+    };
     let timeout_ms = r.varint("timeout")?.checked_sub(1);
     let operation = match r.u8("operation")? {
         1 => Operation::Get { want: if r.u8("want")? == 0 { Want::Resolved } else { Want::Siblings } },
@@ -75,7 +86,7 @@ pub(super) fn read_request(r: &mut Reader) -> Result<Request, Malformed> {
         5 => Operation::Query { path: r.bytes("path")? },
         _ => return Err(Malformed("operation")),
     };
-    Ok(Request { keyspace, key, level, timeout_ms, operation })
+    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, operation })
 }
 
 fn put_basis(b: &mut BytesMut, basis: &Basis) {

@@ -94,6 +94,7 @@ fn one_request_id_for_two_keys_means_two_writes() {
         keyspace: "k".to_owned(),
         key: Bytes::from_static(key.as_bytes()),
         level: Level::All,
+        sloppiness: crate::request::Sloppiness::Keyspace,
         timeout_ms: None,
         operation: Operation::Put {
             value: Bytes::from_static(b"v"),

@@ -8,6 +8,7 @@
 
 use crate::coordinator::Change;
 use crate::event::Record;
+use crate::handoff::HintId;
 use crate::id::{Dot, NodeId, OpId};
 use crate::version::KeyState;
 use std::collections::VecDeque;
@@ -31,6 +32,8 @@ pub(crate) enum Completion {
     Peer { to: NodeId, op: OpId },
     /// Local writes, by their replication.
     Own { replication: OpId },
+    /// The count of a target's hints.
+    HintStored { target: NodeId, id: HintId },
 }
 
 /// See the head of this file.
@@ -106,7 +109,7 @@ mod tests {
             receipt: None,
             expires_at: None,
         };
-        siblings.write(&DotSet::new(), Dot { actor: ActorId(counter), counter: 1 }, version);
+        siblings.write(&DotSet::new(), Dot { actor: ActorId(counter), counter: 1 }, 0, version);
         let completions = vec![Completion::Peer { to: NodeId(1), op: OpId(counter) }];
         Job::Sync { state: KeyState::Causal(siblings), record: Some(Record::default()), completions }
     }

@@ -132,7 +132,7 @@ mod tests {
     fn siblings(versions: &[Version]) -> KeyState {
         let mut siblings = Siblings::default();
         for (index, version) in versions.iter().enumerate() {
-            siblings.write(&DotSet::new(), dot(index as u64 + 1), version.clone());
+            siblings.write(&DotSet::new(), dot(index as u64 + 1), index as u64, version.clone());
         }
         KeyState::Causal(siblings)
     }

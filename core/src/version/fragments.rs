@@ -80,18 +80,17 @@ impl Fragments {
         self.removed.contains(dot) || self.fragments.iter().any(|fragment| fragment.claim.contains(dot))
     }
 
-    /// A put as an operand of its own.
-    pub fn put(&mut self, dot: Dot, stamp: Stamp, value: Bytes) {
-        let previous = self.seen().last(dot.actor);
+    /// A put as an operand of its own; its dot's span begins after `previous`.
+    pub fn put(&mut self, dot: Dot, previous: u64, stamp: Stamp, value: Bytes) {
         self.fragments.push(Fragment { claim: DotSet::single(dot, previous), value });
         self.stamp = self.stamp.max(stamp);
         self.settle();
     }
 
     /// An operation: its result contains the one fragment there was, and the operation's dot.
-    pub fn applied(&mut self, dot: Dot, stamp: Stamp, value: Bytes) {
+    pub fn applied(&mut self, dot: Dot, previous: u64, stamp: Stamp, value: Bytes) {
         assert!(self.fragments.len() <= 1, "an operation needs one joined state");
-        let mut claim = DotSet::single(dot, self.seen().last(dot.actor));
+        let mut claim = DotSet::single(dot, previous);
         if let Some(only) = self.fragments.first() {
             claim.join(&only.claim);
         }
@@ -101,22 +100,21 @@ impl Fragments {
     }
 
     /// The bug of a put that replaces the state (see `Mutant::LatticeOverwrite`).
-    pub(crate) fn applied_over(&mut self, dot: Dot, stamp: Stamp, value: Bytes) {
+    pub(crate) fn applied_over(&mut self, dot: Dot, previous: u64, stamp: Stamp, value: Bytes) {
         self.fragments.truncate(1);
-        self.applied(dot, stamp, value);
+        self.applied(dot, previous, stamp, value);
     }
 
     /// A delete that had seen `context`, with a dot of its own. With `reset` it wins against
     /// everything concurrent.
-    pub fn delete(&mut self, context: &DotSet, dot: Dot, stamp: Stamp, reset: bool) {
-        let seen = self.seen();
+    pub fn delete(&mut self, context: &DotSet, dot: Dot, previous: u64, stamp: Stamp, reset: bool) {
         if reset {
             self.epoch += 1;
-            self.removed.join(&seen);
+            self.removed.join(&self.seen());
             self.fragments.clear();
         }
         self.removed.join(context);
-        self.removed.join(&DotSet::single(dot, seen.last(dot.actor)));
+        self.removed.join(&DotSet::single(dot, previous));
         self.stamp = self.stamp.max(stamp);
         self.settle();
     }

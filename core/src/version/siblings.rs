@@ -60,12 +60,12 @@ impl Siblings {
     }
 
     /// A new write that had seen `context`: what the context covers goes, `version` comes under
-    /// `dot`.
-    pub fn write(&mut self, context: &DotSet, dot: Dot, version: Version) {
+    /// `dot`, whose span begins after `previous`.
+    pub fn write(&mut self, context: &DotSet, dot: Dot, previous: u64, version: Version) {
         assert!(!self.seen.contains(dot), "{dot} was issued before");
         assert!(!context.contains(dot), "a client has seen {dot} before it was issued");
         self.versions.retain(|(dot, _)| !context.contains(*dot));
-        self.seen.issue(dot);
+        self.seen.join(&DotSet::single(dot, previous));
         self.seen.join(context);
         let at = self.versions.partition_point(|(other, _)| *other < dot);
         self.versions.insert(at, (dot, version));

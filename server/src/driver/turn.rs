@@ -202,6 +202,7 @@ impl Driver {
                 self.under_way.topology_changed = true;
                 tracing::info!("catalog_changed");
             }
+            Notice::HintsHome { target } => tracing::info!(target = ?target, "hints_home"),
             Notice::ReadRepair { .. } => m.notices_read_repair.add(1),
             Notice::Joined { recognised } => tracing::info!(recognised, "joined"),
             Notice::Member { node, state } => tracing::info!(?node, ?state, "member"),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use merganser_core::id::{Dot, RequestId};
 use merganser_core::request::{
     Acks, Basis, GetReply, Level, Operation, Presence, Problem, QueryReply, Request, Resolution, SiblingView,
+    Sloppiness,
     Want, WriteReply,
 };
 use merganser_proto::v1::{self, quorum, resolution, sibling};
@@ -104,7 +105,7 @@ fn request(
         },
     };
     let timeout_ms = (timeout_ms != 0).then_some(timeout_ms.into());
-    Ok(Request { keyspace, key, level, timeout_ms, operation })
+    Ok(Request { keyspace, key, level, sloppiness: Sloppiness::Keyspace, timeout_ms, operation })
 }
 
 fn basis(context: Bytes, blind: bool) -> Result<Basis, Problem> {

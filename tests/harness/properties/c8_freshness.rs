@@ -1,8 +1,8 @@
 //! C8, freshness: with R + W > N, a read that began after an acknowledged write sees it, or what
 //! saw or beat it.
 //!
-//! In: OKs, and what a read's context covers. Strict quorums only; from the loss of a disk on, reads may
-//! miss what it held, until all replicas were equal again.
+//! In: OKs, and what a read's context covers. Only where no stand-in was counted on either side; from the loss of
+//! a disk on, reads may miss what it held, until all replicas were equal again.
 
 use super::{Check, broken};
 use crate::history::{History, OpIndex};
@@ -15,7 +15,7 @@ pub fn on_read(history: &History, op: OpIndex, begun_us: u64, needed: u32, conte
     for ack in history.acknowledgements.iter().filter(|ack| history.ops[ack.op].key == key) {
         let written_us = history.ops[ack.op].begun_us;
         let blurred = history.losses.blur(&history.keys[key], written_us, begun_us);
-        if ack.at_us >= begun_us || ack.needed + needed <= n || blurred {
+        if ack.sloppy || ack.at_us >= begun_us || ack.needed + needed <= n || blurred {
             continue;
         }
         let fact = history.dots.get(&ack.dot);

@@ -20,7 +20,8 @@ use merganser_core::catalog::Policy;
 use merganser_core::event::{Durability, Event};
 use merganser_core::id::{ClientTicket, Dot, NodeId};
 use merganser_core::request::{
-    GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution, Want, WriteReply,
+    GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution, Sloppiness,
+    Want, WriteReply,
 };
 use merganser_core::version::{Context, Stamp};
 
@@ -109,10 +110,12 @@ impl World {
             What::Query => Operation::Query { path: Bytes::new() },
         };
         let timeout_ms = if self.healthy { 5_000 } else { self.client_dice.between(20, 800) };
-        let request = self.request(plan.key, plan.level, timeout_ms, operation);
+        let mut request = self.request(plan.key, plan.level, timeout_ms, operation);
+        request.sloppiness = plan.sloppiness;
         self.attempt(Some(client), op, request)
     }
 
+    /// A strict request; a client's may be another.
     pub(super) fn request(
         &self,
         key: KeyIndex,
@@ -125,6 +128,7 @@ impl World {
             keyspace: facts.keyspace.clone(),
             key: facts.key.clone(),
             level,
+            sloppiness: Sloppiness::Strict,
             timeout_ms: Some(timeout_ms),
             operation,
         }
@@ -336,7 +340,11 @@ impl World {
             dot: reply.dot,
             at_us: self.now_us,
             needed: reply.acks.needed,
+            sloppy: reply.acks.sloppy,
         });
+        if reply.acks.sloppy {
+            self.count("wrote with stand-ins");
+        }
         Ok(Memory { token: reply.context.clone(), seen })
     }
 
@@ -349,15 +357,16 @@ impl World {
             return Ok(());
         }
         let storage_key = self.history.keys[key].storage_key.clone();
+        let ids: Vec<NodeId> = self.machines.iter().map(|machine| machine.id).collect();
         let of = |machine: &Machine, state| (machine.name.clone(), state);
         let live: Vec<_> = self.machines.iter().filter(|machine| machine.process.is_some()).collect();
         let mut holders: Vec<_> =
-            live.iter().map(|m| of(m, m.durable_state(&self.options, &storage_key))).collect();
+            live.iter().map(|m| of(m, m.kept_state(&self.options, &storage_key, &ids))).collect();
         let needed = reply.acks.needed;
         if c2_durable_at_ack::on_ack(reply.dot, stamp, needed, &holders, "live").is_err() {
             // Copies on machines that have died since they acknowledged count as well.
             let dead = self.machines.iter().filter(|machine| machine.process.is_none());
-            holders.extend(dead.map(|m| of(m, m.durable_state(&self.options, &storage_key))));
+            holders.extend(dead.map(|m| of(m, m.kept_state(&self.options, &storage_key, &ids))));
             c2_durable_at_ack::on_ack(reply.dot, stamp, needed, &holders, "all")?;
         }
         if unsynced {
@@ -369,7 +378,7 @@ impl World {
             let images: Vec<_> = self
                 .machines
                 .iter()
-                .map(|m| of(m, m.state_after_power_loss(&self.options, &storage_key, seed)))
+                .map(|m| of(m, m.kept_after_power_loss(&self.options, &storage_key, &ids, seed)))
                 .collect();
             c2_durable_at_ack::on_ack(reply.dot, stamp, needed, &images, "after a power loss")?;
             self.count("acknowledgement verified after a power loss");
@@ -385,7 +394,9 @@ impl World {
     ) -> Result<Memory, crate::properties::Violation> {
         let key = self.history.ops[op].key;
         let context = self.open(key, &reply.context)?;
-        c8_freshness::on_read(&self.history, op, begun_us, reply.acks.needed, &context)?;
+        if !reply.acks.sloppy {
+            c8_freshness::on_read(&self.history, op, begun_us, reply.acks.needed, &context)?;
+        }
         let policy = self.history.keys[key].policy.clone();
         let mut seen = Seen { stamp: context.stamp.unwrap_or_default(), ..Seen::default() };
         for sibling in &reply.siblings {
@@ -458,7 +469,9 @@ impl World {
     ) -> Result<Memory, crate::properties::Violation> {
         let key = self.history.ops[op].key;
         let context = self.open(key, &reply.context)?;
-        c8_freshness::on_read(&self.history, op, begun_us, reply.acks.needed, &context)?;
+        if !reply.acks.sloppy {
+            c8_freshness::on_read(&self.history, op, begun_us, reply.acks.needed, &context)?;
+        }
         let attempted = self.history.ops.iter().filter(|other| other.key == key && !other.was_refused());
         let most: u64 =
             attempted.map(|other| if let What::Apply(amount) = other.what { amount } else { 0 }).sum();

@@ -19,8 +19,8 @@ use merganser_core::event::{
 use merganser_core::id::{NodeId, Ticket};
 use merganser_core::message::{Message, ReadAnswer};
 use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
-use merganser_core::storage_key;
 use merganser_core::version::codec;
+use merganser_core::{handoff, storage_key};
 use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind};
 use merganser_storage::{Error, KeySpan, PageRequest, Step, Write};
 
@@ -315,7 +315,7 @@ impl World {
         c13_members::on_send(&self.machines[node].name, peer, message)?;
         let Some(peer) = peer else { return Ok(()) };
         self.judge_message(node, peer, message)?;
-        if matches!(message, Message::Replicate { .. }) {
+        if matches!(message, Message::Replicate { .. } | Message::Hint { .. }) {
             self.state_sent(node);
         }
         let fate = self.network.send(&self.options, node, peer);
@@ -360,10 +360,18 @@ impl World {
 
     fn judge_ops(&mut self, node: usize, ops: &[WriteOp]) -> Check {
         for op in ops {
-            if let WriteOp::Put { key, record } | WriteOp::Merge { key, record } = op
-                && let Some(index) = self.key_of_storage.get(key).copied()
-            {
+            let (WriteOp::Put { key, record } | WriteOp::Merge { key, record }) = op else { continue };
+            if let Some(index) = self.key_of_storage.get(key).copied() {
                 self.judge(node, index, record)?;
+            } else if let Some((_, object)) = storage_key::parse_hint(key) {
+                let (hint, index) = (handoff::hint(record), self.key_of_storage.get(&object).copied());
+                let (Ok(hint), Some(index)) = (hint, index) else {
+                    return broken("C9", format!("a hint of a key that nobody used: {key:?}"));
+                };
+                self.count(if hint.state.is_some() { "hint kept" } else { "marker kept" });
+                if let Some(state) = hint.state {
+                    self.judge(node, index, &state)?;
+                }
             }
         }
         Ok(())
@@ -371,7 +379,8 @@ impl World {
 
     fn judge_message(&mut self, node: usize, peer: usize, message: &Message) -> Check {
         match message {
-            Message::Replicate { keyspace, key, record, .. } => {
+            Message::Replicate { keyspace, key, record, .. }
+            | Message::Hint { keyspace, key, record, .. } => {
                 match self.key_of_name.get(&(*keyspace, key.clone())).copied() {
                     Some(index) => self.judge(node, index, record),
                     None => broken("C9", format!("a state of a key that nobody used: {key:?}")),

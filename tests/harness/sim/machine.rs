@@ -16,7 +16,7 @@ use merganser_core::event::{Durability, Record, StorageFailure, WriteOp};
 use merganser_core::id::{ActorId, Millis, NodeId};
 use merganser_core::mutant::Mutant;
 use merganser_core::version::{KeyState, codec};
-use merganser_core::{Node, fold, storage_key};
+use merganser_core::{Node, fold, handoff, storage_key};
 use merganser_storage::fs::sim::SimFs;
 use merganser_storage::{CommitSink, Db, Error, Fold, FoldError, Op};
 use std::path::Path;
@@ -243,6 +243,33 @@ impl Machine {
         }
     }
 
+    /// All that a machine keeps durably of a key: its own copy, and hints for others.
+    pub(super) fn kept_state(
+        &self,
+        options: &Options,
+        storage_key: &Bytes,
+        targets: &[NodeId],
+    ) -> Option<KeyState> {
+        match &self.process {
+            Some(process) => match kept(&process.db, storage_key, targets) {
+                Ok(found) => found,
+                Err(_) => self.kept_after_power_loss(options, storage_key, targets, 0),
+            },
+            None => self.kept_after_power_loss(options, storage_key, targets, 0),
+        }
+    }
+
+    /// What that would be if power failed now.
+    pub(super) fn kept_after_power_loss(
+        &self,
+        options: &Options,
+        storage_key: &Bytes,
+        targets: &[NodeId],
+        seed: u64,
+    ) -> Option<KeyState> {
+        kept(&self.open_after_power_loss(options, seed)?, storage_key, targets).ok()?
+    }
+
     /// What a key's state would be if power failed now.
     pub(super) fn state_after_power_loss(
         &self,
@@ -271,6 +298,21 @@ impl Machine {
         let opened = Db::open(Arc::new(image), Path::new(DIR), settings, Arc::new(CoreFold), sink);
         Some(opened.ok()?.0)
     }
+}
+
+fn kept(db: &Db, storage_key: &Bytes, targets: &[NodeId]) -> Result<Option<KeyState>, Error> {
+    let mut kept = db.get(storage_key)?.and_then(decoded);
+    for target in targets {
+        let hint = db.get(&storage_key::hint(*target, storage_key))?;
+        let state = hint.and_then(|record| handoff::hint(&to_core(&record)).ok()?.state);
+        let Some(state) = state.and_then(|record| codec::state(&record).ok()) else { continue };
+        match &mut kept {
+            // A reused dot is reported where it comes in.
+            Some(kept) => drop(kept.sync(&state)),
+            None => kept = Some(state),
+        }
+    }
+    Ok(kept)
 }
 
 fn decoded(record: merganser_storage::Record) -> Option<KeyState> {

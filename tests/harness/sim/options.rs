@@ -190,10 +190,11 @@ impl Options {
         }
         let find = |wanted: &str| pairs.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
         let Some(seed) = find("seed") else { anyhow::bail!("no seed= in {line:?}") };
-        // A complete line from before an option existed does without it.
+        // A complete line from before an option existed does without it; but hearts always beat.
         let complete = find("nodes").is_some() && find("image_one_in").is_some();
         let drawn = Options::from_seed(seed, find("ops").unwrap_or(200));
-        let mut options = if complete { Options { seed, ..Options::default() } } else { drawn };
+        let bare = Options { seed, gossip_period_ms: drawn.gossip_period_ms, ..Options::default() };
+        let mut options = if complete { bare } else { drawn };
         for (name, value) in pairs {
             anyhow::ensure!(options.set(name, value), "there is no option {name:?}");
         }

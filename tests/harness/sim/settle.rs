@@ -12,10 +12,13 @@ use bytes::Bytes;
 use merganser_core::id::{KeyspaceId, NodeId};
 use merganser_core::request::{Level, Operation, Want};
 use merganser_core::ring::token;
+use merganser_core::storage_key;
 use merganser_core::version::KeyState;
 
 /// Rounds of final reads within which all replicas must agree.
 const ROUNDS_MAX: u32 = 8;
+/// Half seconds within which all hints must be home: refusals and lost answers included.
+const HINT_ROUNDS_MAX: u32 = 40;
 /// Longest time that anything begun under faults goes on.
 const LULL_US: u64 = 3_000_000;
 /// What each client asks once all is well.
@@ -57,7 +60,22 @@ impl World {
                 }
             }
         }
-        self.run_for(LULL_US)
+        self.run_for(LULL_US)?;
+        self.drain_hints()
+    }
+
+    /// Hints go home within bounded time; whether they did is C7's.
+    fn drain_hints(&mut self) -> Check {
+        let keeps = |machine: &super::machine::Machine| {
+            machine.keys_on_disk().iter().any(|key| storage_key::is_hint(key))
+        };
+        for _ in 0..HINT_ROUNDS_MAX {
+            if !self.machines.iter().any(keeps) {
+                break;
+            }
+            self.run_for(500_000)?;
+        }
+        Ok(())
     }
 
     /// C14: a few requests of every client, none of which may fail.

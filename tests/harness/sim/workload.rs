@@ -11,7 +11,7 @@ use bytes::Bytes;
 use merganser_core::catalog::{Catalog, DeleteSemantics, KeyspaceEntry, Policy, Revision, Settings};
 use merganser_core::event::Durability;
 use merganser_core::id::NodeId;
-use merganser_core::request::{Basis, Level};
+use merganser_core::request::{Basis, Level, Sloppiness};
 use merganser_core::storage_key;
 use merganser_core::version::Stamp;
 
@@ -30,6 +30,7 @@ fn settings(bit: usize, name: &str, options: &Options) -> Settings {
         (options.replicas as u32, options.read_quorum as u32, options.write_quorum as u32);
     let dice = &mut Dice::new(options.seed).fork(7);
     let delay_ms = dice.between(20, 300) as u32;
+    settings.sloppy = dice.chance(750);
     settings.write_back_delay_ms = (name != "views" || dice.chance(500)).then_some(delay_ms);
     settings.durability = match bit {
         _ if options.interval_keyspaces >> bit & 1 == 1 => Durability::Interval,
@@ -90,6 +91,7 @@ pub(super) struct Plan {
     pub(super) basis: Basis,
     pub(super) seen: Seen,
     pub(super) level: Level,
+    pub(super) sloppiness: Sloppiness,
     pub(super) siblings: bool,
 }
 
@@ -125,7 +127,14 @@ pub(super) fn plan(
         _ if dice.chance(30) => (Basis::Unsaid, Seen::default()),
         _ => (Basis::Blind, Seen::default()),
     };
-    Plan { key: index, what, basis, seen, level, siblings: dice.chance(500) }
+    let sloppiness = match dice.below(10) {
+        // It sees what it wrote: R + W > N, and nobody stands in.
+        _ if key.solo.is_some() => Sloppiness::Strict,
+        0..=5 => Sloppiness::Keyspace,
+        6 | 7 => Sloppiness::Strict,
+        _ => Sloppiness::Sloppy,
+    };
+    Plan { key: index, what, basis, seen, level, sloppiness, siblings: dice.chance(500) }
 }
 
 fn what(options: &Options, dice: &mut Dice, history: &History, key: KeyIndex, remembers: bool) -> What {

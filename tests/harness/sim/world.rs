@@ -271,6 +271,8 @@ impl World {
             period_ms => period_ms,
         };
         config.address = self.machines[node].name.clone();
+        config.stand_in_after_ms = 30;
+        config.hint_period_ms = 100;
         // Every key is hot enough for its reads to share flights.
         config.shared_reads_per_s = 0;
         if let Some(super::bug::Bug::Core(mutant)) = self.options.bug {

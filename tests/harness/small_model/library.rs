@@ -166,7 +166,8 @@ impl Library {
     /// A new write, by production.
     pub(super) fn write(&mut self, to: StateId, context: Dots, bit: u8, delete: bool) -> StateId {
         let mut state = self.states[usize::from(to)].0.clone();
-        state.write(&dot_set(context), dot(bit), version(bit, delete));
+        let previous = state.seen().last(dot(bit).actor);
+        state.write(&dot_set(context), dot(bit), previous, version(bit, delete));
         self.add(state)
     }
 

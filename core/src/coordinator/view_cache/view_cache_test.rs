@@ -66,6 +66,7 @@ fn fragments_that_could_not_be_joined_are_joined_for_one_reader_and_shown_to_the
         keyspace: "k".to_owned(),
         key: Bytes::from_static(b"key"),
         level: Level::One,
+        sloppiness: crate::request::Sloppiness::Keyspace,
         timeout_ms: None,
         operation: Operation::Query { path: Bytes::new() },
     };
