@@ -5,8 +5,8 @@
 //!   Effect::LoadPlugin ─────────────────────────────────────▶ loader ─▶ Host::load ─▶ PluginLoaded
 //! ```
 //!
-//! One lane never holds all workers, and lanes take turns, so that a plugin that loops delays
-//! nobody but its own keyspace (P7). In: core's calls. Out: answers, or that there is none (R7).
+//! No lane, nor all slow ones together, holds all workers or all room, and lanes take turns, so that a plugin
+//! that loops delays nobody but its own keyspace (P7). In: core's calls. Out: answers, or that there is none (R7).
 //! Absent: what an answer means.
 
 mod convert;
@@ -16,7 +16,7 @@ use crate::driver::{Door, Input};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use bytes::Bytes;
-use lanes::{Job, Lanes};
+use lanes::{Job, Lanes, Taken};
 use merganser_core::event::Event;
 use merganser_core::id::{PluginHash, Ticket};
 use merganser_core::plugin::{PluginAnswer, PluginCall, World};
@@ -95,7 +95,7 @@ impl Plugins {
         let call = convert::call(call);
         let lane = (convert::keyspace(&call).to_owned(), plugin);
         // A probe must be noted, so room in the queue is looked at first.
-        if !self.shared.lanes.has_room(&call) {
+        if !self.shared.lanes.has_room(&lane, &call) {
             return refused("too many plugin calls wait on this node");
         }
         if let Permit::No { .. } = self.shared.breaker(&lane, |breaker, now| breaker.permit(now)) {
@@ -138,7 +138,7 @@ impl Drop for Plugins {
 impl Shared {
     fn work(&self) {
         yield_to_others();
-        while let Some((lane, job)) = self.lanes.take() {
+        while let Some(Taken { lane, job, slow }) = self.lanes.take() {
             self.metrics.plugin_calls.add(1);
             let plugin = convert::hash(lane.1);
             if !self.host.contains(&plugin) {
@@ -155,7 +155,7 @@ impl Shared {
                 tracing::warn!(%plugin, keyspace = lane.0, "plugin_breaker_tripped");
             }
             let answer = convert::answer(outcome);
-            self.lanes.done(&lane);
+            self.lanes.done(&lane, slow, stats.micros);
             self.door.put(Input::PluginDone { ticket: job.ticket, answer });
         }
     }

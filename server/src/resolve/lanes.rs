@@ -1,13 +1,23 @@
 //! Calls that wait, in a lane for each keyspace and plugin.
 //!
-//! In: calls. Out: the next one for a worker: lanes take turns, and no lane has more than all but
-//! one of the workers (of one worker: that one). Bounded in bytes over all lanes. Absent: threads.
+//! In: calls. Out: the next one for a worker. Lanes take turns. A call that has begun holds its worker
+//! until it ends, so what is slow is kept from holding all of them: no lane has more than all but one of
+//! the workers, and the lanes whose calls lately took long have no more than that together (of
+//! one worker: that one). Bounded in bytes: over all lanes, and each lane to half of that, so that none
+//! fills the room of the others. Absent: threads, clocks.
 
 use super::Lane;
 use merganser_core::id::Ticket;
 use merganser_plugin_host::Call;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
+
+/// Calls of a lane take long if they take so long on average.
+const SLOW_MICROS: u64 = 10_000;
+/// A new call moves the average by one part in so many.
+const MEAN_OF: u64 = 8;
+/// Lanes whose pace is remembered while they have nothing to do.
+const PACES_MAX: usize = 1_024;
 
 /// A call and who waits for it.
 pub(super) struct Job {
@@ -27,6 +37,10 @@ struct State {
     lanes: BTreeMap<Lane, Waiting>,
     /// Lanes with jobs, in the order of their turns.
     turns: VecDeque<Lane>,
+    /// How long calls of each lane take on average, in microseconds.
+    paces: BTreeMap<Lane, u64>,
+    /// Calls under way of lanes that were slow when they began.
+    slow_running: usize,
     bytes: usize,
     closed: bool,
 }
@@ -35,6 +49,15 @@ struct State {
 struct Waiting {
     jobs: VecDeque<Job>,
     running: usize,
+    bytes: usize,
+}
+
+/// A call that was taken; tell [`Lanes::done`] when it is over.
+pub(super) struct Taken {
+    pub(super) lane: Lane,
+    pub(super) job: Job,
+    /// Its lane was slow when it was taken.
+    pub(super) slow: bool,
 }
 
 impl Lanes {
@@ -44,9 +67,12 @@ impl Lanes {
     }
 
     /// Whether the call fits; one alone always does.
-    pub(super) fn has_room(&self, call: &Call) -> bool {
+    pub(super) fn has_room(&self, lane: &Lane, call: &Call) -> bool {
         let state = self.state.lock();
-        state.bytes == 0 || state.bytes + size(call) <= self.bytes_max
+        let of_lane = state.lanes.get(lane).map_or(0, |waiting| waiting.bytes);
+        state.bytes == 0
+            || (state.bytes + size(call) <= self.bytes_max
+                && (of_lane == 0 || of_lane + size(call) <= self.bytes_max / 2))
     }
 
     pub(super) fn push(&self, lane: Lane, job: Job) {
@@ -54,6 +80,7 @@ impl Lanes {
         state.bytes += size(&job.call);
         let waiting = state.lanes.entry(lane.clone()).or_default();
         let first = waiting.jobs.is_empty();
+        waiting.bytes += size(&job.call);
         waiting.jobs.push_back(job);
         if first {
             state.turns.push_back(lane);
@@ -63,7 +90,7 @@ impl Lanes {
     }
 
     /// Waits for the next job; None once closed. Call [`Lanes::done`] after it.
-    pub(super) fn take(&self) -> Option<(Lane, Job)> {
+    pub(super) fn take(&self) -> Option<Taken> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -76,30 +103,48 @@ impl Lanes {
         }
     }
 
-    fn next(&self, state: &mut State) -> Option<(Lane, Job)> {
-        let may_run = |lane: &Lane| state.lanes.get(lane).is_some_and(|l| l.running < self.running_max);
+    fn next(&self, state: &mut State) -> Option<Taken> {
+        let is_slow = |lane: &Lane| state.paces.get(lane).is_some_and(|micros| *micros >= SLOW_MICROS);
+        let may_run = |lane: &Lane| {
+            state.lanes.get(lane).is_some_and(|waiting| waiting.running < self.running_max)
+                && (!is_slow(lane) || state.slow_running < self.running_max)
+        };
         let turn = state.turns.iter().position(may_run)?;
         let lane = state.turns.remove(turn)?;
+        let slow = is_slow(&lane);
         let waiting = state.lanes.get_mut(&lane)?;
         let job = waiting.jobs.pop_front()?;
         waiting.running += 1;
+        waiting.bytes -= size(&job.call);
         if !waiting.jobs.is_empty() {
             state.turns.push_back(lane.clone());
         }
+        state.slow_running += usize::from(slow);
         state.bytes -= size(&job.call);
-        Some((lane, job))
+        Some(Taken { lane, job, slow })
     }
 
-    pub(super) fn done(&self, lane: &Lane) {
+    /// A call is over; it was taken as slow or not, and took so long.
+    pub(super) fn done(&self, lane: &Lane, slow: bool, micros: u64) {
         let mut state = self.state.lock();
+        state.slow_running -= usize::from(slow);
         if let Some(waiting) = state.lanes.get_mut(lane) {
             waiting.running -= 1;
             if waiting.running == 0 && waiting.jobs.is_empty() {
                 state.lanes.remove(lane);
             }
         }
+        match state.paces.get_mut(lane) {
+            Some(mean) => *mean = (*mean * (MEAN_OF - 1) + micros) / MEAN_OF,
+            None => {
+                if state.paces.len() >= PACES_MAX {
+                    state.paces.pop_first();
+                }
+                state.paces.insert(lane.clone(), micros);
+            }
+        }
         drop(state);
-        // A job of this lane may have waited for nothing but this.
+        // Jobs of this lane, and of other slow ones, may have waited for nothing but this.
         self.arrived.notify_one();
     }
 
@@ -134,7 +179,7 @@ mod tests {
     }
 
     fn next(lanes: &Lanes) -> Option<u64> {
-        lanes.next(&mut lanes.state.lock()).map(|(_, job)| job.ticket.0)
+        lanes.next(&mut lanes.state.lock()).map(|taken| taken.job.ticket.0)
     }
 
     #[test]
@@ -149,11 +194,11 @@ mod tests {
         assert_eq!(next(&lanes), Some(10));
         // One of each runs; two workers allow one for each lane.
         assert_eq!(next(&lanes), None);
-        lanes.done(&lane("other"));
+        lanes.done(&lane("other"), false, 50);
         assert_eq!(next(&lanes), Some(11));
-        lanes.done(&lane("other"));
+        lanes.done(&lane("other"), false, 50);
         assert_eq!(next(&lanes), None);
-        lanes.done(&lane("loops"));
+        lanes.done(&lane("loops"), false, 50);
         assert_eq!(next(&lanes), Some(2));
         assert_eq!(lanes.waiting_bytes(), 10);
     }
@@ -162,11 +207,61 @@ mod tests {
     fn what_waits_is_bounded_in_bytes_but_one_call_always_fits() {
         let lanes = Lanes::new(1, 15);
         let large = Call::Validate { key: KeyInfo::default(), value: Bytes::from(vec![0; 99]) };
-        assert!(lanes.has_room(&large));
+        assert!(lanes.has_room(&lane("a"), &large));
         push(&lanes, "a", 1);
-        assert!(!lanes.has_room(&large));
+        assert!(!lanes.has_room(&lane("a"), &large));
         assert_eq!(next(&lanes), Some(1));
-        assert!(lanes.has_room(&large));
+        assert!(lanes.has_room(&lane("a"), &large));
+    }
+
+    #[test]
+    fn one_lane_leaves_half_of_the_bytes_to_the_others() {
+        let lanes = Lanes::new(2, 100);
+        let call = Call::Validate { key: KeyInfo::default(), value: Bytes::from(vec![0; 10]) };
+        let mut pushed = 0;
+        while lanes.has_room(&lane("flood"), &call) {
+            push(&lanes, "flood", pushed);
+            pushed += 1;
+        }
+        assert_eq!(pushed, 5);
+        assert!(lanes.has_room(&lane("other"), &call));
+    }
+
+    #[test]
+    fn slow_lanes_together_leave_a_worker_to_the_fast_ones_and_are_fast_again_when_they_are() {
+        let lanes = Lanes::new(3, 1_000);
+        // Each was slow once.
+        for keyspace in ["slow a", "slow b", "slow c"] {
+            push(&lanes, keyspace, 0);
+            assert_eq!(next(&lanes), Some(0));
+            lanes.done(&lane(keyspace), false, 1_000_000);
+        }
+        for (ticket, keyspace) in [(1, "slow a"), (2, "slow b"), (3, "slow c")] {
+            push(&lanes, keyspace, ticket);
+        }
+        assert_eq!((next(&lanes), next(&lanes)), (Some(1), Some(2)));
+        // The third worker waits for whoever is fast.
+        assert_eq!(next(&lanes), None);
+        push(&lanes, "fast", 10);
+        assert_eq!(next(&lanes), Some(10));
+        lanes.done(&lane("fast"), false, 50);
+        assert_eq!(next(&lanes), None);
+        lanes.done(&lane("slow a"), true, 50);
+        assert_eq!(next(&lanes), Some(3));
+    }
+
+    #[test]
+    fn a_lane_that_was_slow_is_fast_again_after_some_fast_calls() {
+        let lanes = Lanes::new(2, 1_000);
+        let run = |slow_expected: bool, micros: u64| {
+            push(&lanes, "a", 1);
+            let taken = lanes.next(&mut lanes.state.lock()).expect("a worker is free");
+            assert_eq!(taken.slow, slow_expected);
+            lanes.done(&taken.lane, taken.slow, micros);
+        };
+        run(false, 20_000);
+        (0..6).for_each(|_| run(true, 0));
+        run(false, 0);
     }
 
     #[test]
