@@ -142,9 +142,22 @@ pub enum ReadAnswer {
 const FORMAT: u8 = 1;
 
 impl Message {
-    /// Its bytes. Values are copied once, into the frame.
+    /// Its bytes alone.
     pub fn encode(&self) -> Bytes {
-        let mut b = BytesMut::with_capacity(self.size_hint_bytes());
+        self.encode_into(&mut BytesMut::with_capacity(self.size_hint_bytes()))
+    }
+
+    /// Its bytes, as a part of a buffer that holds those of many: most messages are small, and an
+    /// allocation for each costs more than to write them. The buffer grows as it must; all that was
+    /// taken from it shares its memory.
+    pub fn encode_into(&self, b: &mut BytesMut) -> Bytes {
+        assert!(b.is_empty(), "what was written before was taken");
+        self.put(b);
+        b.split().freeze()
+    }
+
+    fn put(&self, b: &mut BytesMut) {
+        b.reserve(self.size_hint_bytes());
         b.put_u8(FORMAT);
         match self {
             Message::Replicate { op, keyspace, key, record } => {
@@ -152,7 +165,7 @@ impl Message {
                 b.put_u64(op.map_or(0, |op| op.0));
                 b.varint(u64::from(keyspace.0));
                 b.bytes(key);
-                codec::put_record(&mut b, record);
+                codec::put_record(b, record);
             }
             Message::Replicated { op, result } => {
                 b.put_u8(2);
@@ -177,7 +190,7 @@ impl Message {
                     ReadAnswer::State(None) => b.put_u8(1),
                     ReadAnswer::State(Some(record)) => {
                         b.put_u8(2);
-                        codec::put_record(&mut b, record);
+                        codec::put_record(b, record);
                     }
                     ReadAnswer::Refused(refusal) => {
                         b.put_u8(3);
@@ -188,20 +201,20 @@ impl Message {
             Message::Forward { op, request } => {
                 b.put_u8(5);
                 b.put_u64(op.0);
-                put_request(&mut b, request);
+                put_request(b, request);
             }
             Message::Forwarded { op, outcome } => {
                 b.put_u8(6);
                 b.put_u64(op.0);
-                put_outcome(&mut b, outcome);
+                put_outcome(b, outcome);
             }
             Message::CatalogPush { catalog } => {
                 b.put_u8(7);
-                catalog.put(&mut b);
+                catalog.put(b);
             }
             Message::Gossip(gossip) => {
                 b.put_u8(8);
-                gossip.put(&mut b);
+                gossip.put(b);
             }
             Message::PluginFetch { hash, offset } => {
                 b.put_u8(9);
@@ -224,7 +237,6 @@ impl Message {
                 codec::put_record(&mut b, record);
             }
         }
-        b.freeze()
     }
 
     /// The message of these bytes; values share them.

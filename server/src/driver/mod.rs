@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::peers::Outbox;
 use crate::resolve::Plugins;
 use crate::store::Readers;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use merganser_core::Node;
 use merganser_core::admin::AdminReply;
 use merganser_core::event::{Effects, Event};
@@ -65,6 +65,8 @@ pub(crate) struct UnderWay {
     links: BTreeMap<NodeId, Link>,
     effects: Effects,
     again: Vec<Event>,
+    /// What is left of the buffer that messages are encoded in.
+    encoding: BytesMut,
     writes: Vec<Write>,
     topology_changed: bool,
     pressure_at: Millis,

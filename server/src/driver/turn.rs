@@ -6,7 +6,7 @@
 use super::{Driver, Input, Link, PRESSURE_PERIOD_MS, ReplyTo, Snapshot};
 use crate::metrics::{self, metric};
 use crate::store;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use merganser_core::event::{Effect, Event, Notice, StorageFailure};
 use merganser_core::id::{ClientTicket, Millis, NodeId, Ticket};
 use merganser_core::message::Message;
@@ -63,7 +63,7 @@ impl Driver {
     pub(super) fn apply(&mut self, now: Millis) {
         let mut effects = std::mem::take(&mut self.under_way.effects);
         let mut again = std::mem::take(&mut self.under_way.again);
-        let mut sent = Encoded::default();
+        let mut sent = Encoded { last: None, buffer: std::mem::take(&mut self.under_way.encoding) };
         loop {
             for effect in effects.drain(..) {
                 match effect {
@@ -119,6 +119,7 @@ impl Driver {
         }
         self.under_way.effects = effects;
         self.under_way.again = again;
+        self.under_way.encoding = sent.buffer;
         for link in self.under_way.links.values_mut() {
             if !link.messages.is_empty() {
                 link.outbox.push(&mut link.messages);
@@ -285,10 +286,15 @@ impl Driver {
     }
 }
 
+/// Messages share buffers of so many bytes …
+const BUFFER_BYTES: usize = 64 << 10;
+/// … but for larger ones than this: what waits for a slow peer pins the whole of what it shares.
+const SHARING_BYTES_MAX: usize = 4 << 10;
+
 /// A message that goes to several peers in a row is encoded once.
-#[derive(Default)]
 struct Encoded {
     last: Option<(Message, Bytes)>,
+    buffer: BytesMut,
 }
 
 impl Encoded {
@@ -296,11 +302,21 @@ impl Encoded {
         match &self.last {
             Some((last, bytes)) if same(last, &message) => bytes.clone(),
             _ => {
-                let bytes = message.encode();
+                let bytes = self.encode(&message);
                 self.last = Some((message, bytes.clone()));
                 bytes
             }
         }
+    }
+
+    fn encode(&mut self, message: &Message) -> Bytes {
+        if message.size_hint_bytes() > SHARING_BYTES_MAX {
+            return message.encode();
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer = BytesMut::with_capacity(BUFFER_BYTES);
+        }
+        message.encode_into(&mut self.buffer)
     }
 }
 
