@@ -234,7 +234,7 @@ impl Message {
                 b.put_u64(target.0);
                 b.varint(u64::from(keyspace.0));
                 b.bytes(key);
-                codec::put_record(&mut b, record);
+                codec::put_record(b, record);
             }
         }
     }
