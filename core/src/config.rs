@@ -64,6 +64,10 @@ pub struct Config {
     pub hint_window: usize,
     /// How often it is looked whether hints can go home.
     pub hint_period_ms: u64,
+    /// How often a round of anti-entropy begins.
+    pub anti_entropy_period_ms: u64,
+    /// What repair may send each second.
+    pub repair_bytes_per_s: u64,
     /// Requests in flight beyond which new ones are shed.
     pub in_flight_max: usize,
     /// What requests in flight may weigh together, in bytes: beyond, new ones are shed.
@@ -103,6 +107,8 @@ impl Config {
             hint_rate_bytes_per_s: 32 << 20,
             hint_window: 64,
             hint_period_ms: 500,
+            anti_entropy_period_ms: 10_000,
+            repair_bytes_per_s: 32 << 20,
             in_flight_max: 20_000,
             cost_in_flight_max: 256 << 20,
             shared_reads_per_s: 500,

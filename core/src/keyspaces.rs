@@ -121,6 +121,11 @@ impl Keyspaces {
         self.by_id.get(&id).cloned()
     }
 
+    /// All of them, by id.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Arc<KeyspaceEntry>> + '_ {
+        self.by_id.values().cloned()
+    }
+
     /// Plugins that are not removed, built-in ones first.
     fn plugins(&self) -> impl Iterator<Item = &PluginEntry> {
         self.built_in.iter().chain(self.catalog.plugins.values().filter(|plugin| !plugin.removed))

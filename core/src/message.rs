@@ -4,6 +4,7 @@
 //! Replication always carries raw states (R6). In: bytes of a peer, never trusted. Out: typed
 //! messages. Absent: framing and authentication, which are the link's.
 
+use crate::anti_entropy::Exchange;
 use crate::catalog::Catalog;
 use crate::event::Record;
 use crate::id::{KeyspaceId, NodeId, OpId, PluginHash, RequestId};
@@ -85,6 +86,8 @@ pub enum Message {
         /// As the client will see it.
         outcome: Outcome,
     },
+    /// Trees are compared, and what differs is repaired.
+    Tree(Exchange),
     /// The sender's catalog, or what became of yours.
     CatalogPush {
         /// Whole.
@@ -236,6 +239,10 @@ impl Message {
                 b.bytes(key);
                 codec::put_record(b, record);
             }
+            Message::Tree(exchange) => {
+                b.put_u8(11);
+                exchange.put(&mut b);
+            }
         }
     }
 
@@ -296,6 +303,7 @@ impl Message {
                 key: r.bytes("key")?,
                 record: codec::read_record(&mut r)?,
             },
+            11 => Message::Tree(Exchange::read(&mut r)?),
             _ => return Err(Malformed("message kind")),
         };
         r.end("message")?;
@@ -312,6 +320,7 @@ impl Message {
                 record.head.len() + record.body.len()
             }
             Message::PluginChunk { bytes, .. } => bytes.len(),
+            Message::Tree(exchange) => exchange.size_bytes(),
             _ => 256,
         }
     }

@@ -42,6 +42,8 @@ pub enum Mutant {
     LostWritesAcknowledged,
     /// Some writes change their key and not the leaf that stands for it.
     TreeForgetsAWrite,
+    /// A state that repair sends is sent back, though it says nothing new (pouchdb#4642).
+    EqualContextPingPong,
     /// A read shares the answer of one that had read before it began.
     ReadJoinsRunningFlight,
     /// A stand-in acknowledges before its hint is durable.
@@ -54,7 +56,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 21] = [
+    pub const ALL: [Mutant; 22] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -72,6 +74,7 @@ impl Mutant {
         Mutant::RepeatedForwardIsDone,
         Mutant::LostWritesAcknowledged,
         Mutant::TreeForgetsAWrite,
+        Mutant::EqualContextPingPong,
         Mutant::ReadJoinsRunningFlight,
         Mutant::HintCountedBeforeDurable,
         Mutant::HintDroppedBeforeAck,

@@ -3,7 +3,7 @@
 //! In: [`Event`]s, the time. Out: [`Effects`]. Shared here: who this node is, tickets and timers,
 //! links, counters. Absent: every decision about keys; see `coordinator` and `replica`.
 
-use crate::anti_entropy::{AntiEntropy, Rescan, TreeWrite};
+use crate::anti_entropy::{AntiEntropy, KeysAsked, Rescan, StatesAsked, TreeWrite, WorkScan};
 use crate::boot::{self, Incarnation};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -108,6 +108,12 @@ pub(crate) enum ScanFor {
     HintCount,
     /// Hints for a target that is back.
     HintsHome(NodeId),
+    /// Own keys of a slot that differs from a peer's.
+    Work { id: OpId, scan: WorkScan },
+    /// Own keys that a peer asks about.
+    Keys(KeysAsked),
+    /// Own states that a peer asks for.
+    States(StatesAsked),
 }
 
 /// What a time that has come is for.
@@ -133,6 +139,14 @@ pub(crate) enum Timer {
     Identity,
     /// The leaves could not be read.
     LoadLeaves,
+    /// Compare trees with a peer.
+    AntiEntropy,
+    /// Look after the round under way.
+    Exchange,
+    /// The budget of repair allows another leaf to be read anew.
+    Rescans,
+    /// The budget of repair allows another message.
+    Outbox,
 }
 
 /// Where an outcome goes.
@@ -189,6 +203,12 @@ pub(crate) struct Counters {
     pub(crate) hints_dropped: u64,
     pub(crate) hints_given_up: u64,
     pub(crate) hints_malformed: u64,
+    pub(crate) exchanges: u64,
+    pub(crate) exchanges_idle: u64,
+    pub(crate) exchange_bytes: u64,
+    pub(crate) exchange_differences: u64,
+    pub(crate) exchange_keys_sent: u64,
+    pub(crate) exchange_keys_taken: u64,
 }
 
 /// A snapshot for operators.
@@ -257,6 +277,8 @@ impl Node {
         self.load_plugins(effects);
         self.load_leaves(effects);
         self.count_hints(None, effects);
+        let first = self.random_below(self.config.anti_entropy_period_ms);
+        self.set_timer(now.after(first), Timer::AntiEntropy);
     }
 
     /// Takes in one event and says what to do.
@@ -326,6 +348,7 @@ impl Node {
             Event::PluginLoaded { hash, result } => self.plugin_loaded(now, hash, result, effects),
             Event::TimerFired => self.timers_fired(now, effects),
         }
+        self.finish_takings(now, effects);
     }
 
     /// A page of a range has come, or why there is none.
@@ -338,9 +361,12 @@ impl Node {
     ) {
         match scan {
             ScanFor::Leaves { to } => self.leaves_scanned(now, to, result, effects),
-            ScanFor::Leaf(rescan) => self.leaf_scanned(rescan, result, effects),
             ScanFor::HintCount => self.hints_counted(now, result, effects),
             ScanFor::HintsHome(target) => self.hints_scanned(now, target, result, effects),
+            ScanFor::Leaf(rescan) => self.leaf_scanned(now, rescan, result, effects),
+            ScanFor::Work { id, scan } => self.work_scanned(now, id, scan, result, effects),
+            ScanFor::Keys(asked) => self.keys_scanned(asked, result, effects),
+            ScanFor::States(asked) => self.states_read(now, asked, result, effects),
         }
     }
 
@@ -364,6 +390,7 @@ impl Node {
                 }
             }
             Message::Forwarded { op, outcome } => self.forwarded(op, outcome, effects),
+            Message::Tree(exchange) => self.exchange(now, from, exchange, effects),
             Message::CatalogPush { catalog } => self.catalog_pushed(now, from, catalog, effects),
             Message::Gossip(gossip) => self.gossip(now, from, gossip, effects),
             Message::PluginFetch { hash, offset } => self.plugin_fetch(from, hash, offset, effects),
@@ -392,6 +419,10 @@ impl Node {
                 Timer::WriteBack => self.write_backs_due(now, effects),
                 Timer::Identity => self.store_identity(effects),
                 Timer::LoadLeaves => self.load_leaves(effects),
+                Timer::AntiEntropy => self.begin_round(now, effects),
+                Timer::Exchange => self.check_round(now, effects),
+                Timer::Rescans => self.go_on_rescanning(now, effects),
+                Timer::Outbox => self.empty_outbox(now, effects),
             }
         }
     }
@@ -440,6 +471,12 @@ impl Node {
             ("large_contexts", "writes to keys whose context names 32 actors or more", c.large_contexts),
             ("corrupt_records", "records that did not decode", c.corrupt_records),
             ("leaves_rescanned", "leaves of the trees worked out anew from their keys", c.leaves_rescanned),
+            ("exchanges", "rounds of anti-entropy that came to their end", c.exchanges),
+            ("exchanges_idle", "of them, those that found no difference", c.exchanges_idle),
+            ("exchange_bytes", "bytes sent by anti-entropy, states included", c.exchange_bytes),
+            ("exchange_differences", "keys found to differ from a peer's", c.exchange_differences),
+            ("exchange_keys_sent", "states sent to peers that lacked them", c.exchange_keys_sent),
+            ("exchange_keys_taken", "states taken in from peers' exchanges", c.exchange_keys_taken),
             ("leaves_stale", "leaves of the trees whose sum is not known now", self.stale_leaves() as u64),
             ("gossip_rounds", "members told how far this node knows all of them", m.rounds),
             ("member_entries", "entries of members taken in", m.entries),
@@ -508,6 +545,11 @@ impl Node {
     /// Chance, from the shell's seed.
     pub(crate) fn random(&mut self) -> u64 {
         self.rng.random()
+    }
+
+    /// A number from 0 to below `bound`; 0 if that is 0.
+    pub(crate) fn random_below(&mut self, bound: u64) -> u64 {
+        if bound == 0 { 0 } else { self.rng.random_range(0..bound) }
     }
 
     pub(crate) fn set_timer(&mut self, at: Millis, timer: Timer) {

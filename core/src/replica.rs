@@ -579,6 +579,7 @@ impl Node {
                 Completion::Peer { to, op } => {
                     effects.push(Effect::Send { to, message: Message::Replicated { op, result } });
                 }
+                Completion::Taken { id } => self.taken(id, result.is_ok()),
                 Completion::Own { replication } => {
                     if result.is_ok() {
                         self.acknowledged(replication, self.config.node, effects);

@@ -39,6 +39,13 @@ pub fn parse_object(storage_key: &Bytes) -> Option<(KeyspaceId, Bytes)> {
     Some((KeyspaceId(keyspace), storage_key.slice(PREFIX_BYTES..)))
 }
 
+/// The slot of an object's storage key; None of another's.
+pub fn slot_of(storage_key: &[u8]) -> Option<Slot> {
+    let keyspace = u32::from_be_bytes(storage_key.get(..4)?.try_into().ok()?);
+    let token = u64::from_be_bytes(storage_key.get(4..PREFIX_BYTES)?.try_into().ok()?);
+    (keyspace != 0).then(|| Token(token).slot())
+}
+
 /// All objects of a slot: from, inclusive, and to, exclusive.
 pub fn object_range(keyspace: KeyspaceId, slot: Slot) -> (Bytes, Bytes) {
     let at = |keyspace: u32, token: u64| {

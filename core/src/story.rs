@@ -4,6 +4,7 @@
 
 use crate::Node;
 use crate::admin::{AdminReply, AdminRequest};
+use crate::anti_entropy::Exchange;
 use crate::boot;
 use crate::catalog::Catalog;
 use crate::catalog::{PluginEntry, PluginRef, Policy, Revision, Settings};
@@ -43,6 +44,8 @@ pub(crate) struct Cluster {
     pub(crate) empty: Vec<(usize, crate::membership::RejoinReason)>,
     pub(crate) plugin_works: bool,
     pub(crate) next_ticket: u64,
+    /// Messages of exchanges between trees, as they were sent.
+    pub(crate) exchanges: Vec<Exchange>,
 }
 
 pub(crate) fn plugin(hash: PluginHash, name: &str, world: World) -> PluginEntry {
@@ -84,6 +87,7 @@ impl Cluster {
             empty: Vec::new(),
             plugin_works: true,
             next_ticket: 1,
+            exchanges: Vec::new(),
         };
         for node in 0..count {
             let process = cluster.process(node);
@@ -186,6 +190,9 @@ impl Cluster {
             Effect::Send { to, message } => {
                 let (to, from) = (self.index(to), self.nodes[at].config.node);
                 let message = Message::decode(message.encode()).expect("what a node sends decodes");
+                if let Message::Tree(exchange) = &message {
+                    self.exchanges.push(exchange.clone());
+                }
                 if !self.cut.contains(&(at, to)) {
                     self.queue.push_back((to, Event::Message { from, message }));
                 }

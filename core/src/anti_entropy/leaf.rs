@@ -60,6 +60,11 @@ impl Sum {
         self.0 = self.0.wrapping_add(other.0);
     }
 
+    /// What this has more than another.
+    pub fn without(self, other: Sum) -> Sum {
+        Sum(self.0.wrapping_sub(other.0))
+    }
+
     /// The difference that a write makes to the leaf of its key.
     pub fn change(old: Share, new: Share) -> Sum {
         Sum(new.0.wrapping_sub(old.0))

@@ -21,8 +21,13 @@ pub(crate) const BRANCHES: usize = 256;
 
 /// One keyspace's tree.
 pub(crate) struct Tree {
-    branches: Vec<Option<Box<[Leaf; LEAVES]>>>,
-    /// How many of its leaves are stale.
+    branches: Vec<Option<Box<Branch>>>,
+}
+
+/// Leaves, what they add up to, and how many of them are stale.
+struct Branch {
+    leaves: [Leaf; LEAVES],
+    sum: Sum,
     stale: usize,
 }
 
@@ -57,15 +62,6 @@ enum WriteKind {
     Settles,
 }
 
-/// What a leaf stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LeafSum {
-    /// All of its keys, once all writes are done.
-    Fresh(Sum),
-    /// Nobody knows.
-    Stale,
-}
-
 /// How a rescan ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
@@ -81,58 +77,61 @@ pub(crate) enum Settled {
 
 impl Tree {
     pub(crate) fn new() -> Tree {
-        Tree { branches: (0..BRANCHES).map(|_| None).collect(), stale: 0 }
+        Tree { branches: (0..BRANCHES).map(|_| None).collect() }
     }
 
     fn leaf(&self, slot: Slot) -> Option<&Leaf> {
-        self.branches[branch_of(slot) as usize].as_ref().map(|leaves| &leaves[usize::from(slot.0) % LEAVES])
+        let branch = self.branches[usize::from(branch_of(slot))].as_ref();
+        branch.map(|branch| &branch.leaves[usize::from(slot.0) % LEAVES])
     }
 
-    /// The leaf, and the count of stale ones, to be kept in step by [`set_stale`].
-    fn leaf_mut(&mut self, slot: Slot) -> (&mut Leaf, &mut usize) {
-        let branch = &mut self.branches[branch_of(slot) as usize];
-        let leaves = branch.get_or_insert_with(|| Box::new([Leaf::default(); LEAVES]));
-        (&mut leaves[usize::from(slot.0) % LEAVES], &mut self.stale)
+    /// The leaf, and what its branch knows of all of them, to be kept in step by [`Leaf::set`].
+    fn leaf_mut(&mut self, slot: Slot) -> (&mut Leaf, Whole<'_>) {
+        let branch = self.branches[usize::from(branch_of(slot))].get_or_insert_with(|| {
+            Box::new(Branch { leaves: [Leaf::default(); LEAVES], sum: Sum::default(), stale: 0 })
+        });
+        let Branch { leaves, sum, stale } = &mut **branch;
+        (&mut leaves[usize::from(slot.0) % LEAVES], Whole { sum, stale })
     }
 
-    /// What a leaf stands for.
-    pub(crate) fn sum(&self, slot: Slot) -> LeafSum {
-        match self.leaf(slot) {
-            None => LeafSum::Fresh(Sum::default()),
-            Some(leaf) if leaf.stale => LeafSum::Stale,
-            Some(leaf) => LeafSum::Fresh(leaf.sum),
-        }
+    /// What a leaf stands for: all of its keys, once all writes are done. None: stale.
+    pub(crate) fn sum(&self, slot: Slot) -> Option<Sum> {
+        self.leaf(slot).map_or(Some(Sum::default()), |leaf| (!leaf.stale).then_some(leaf.sum))
+    }
+
+    /// What all leaves of a branch stand for. None: one of them is stale.
+    pub(crate) fn branch_sum(&self, branch: u8) -> Option<Sum> {
+        let branch = self.branches[usize::from(branch)].as_ref();
+        branch.map_or(Some(Sum::default()), |branch| (branch.stale == 0).then_some(branch.sum))
     }
 
     /// How many leaves are stale.
     pub(crate) fn stale(&self) -> usize {
-        self.stale
+        self.branches.iter().flatten().map(|branch| branch.stale).sum()
     }
 
     /// What the disk says at the start.
     pub(crate) fn load(&mut self, slot: Slot, record: LeafRecord) {
-        let (leaf, stale) = self.leaf_mut(slot);
+        let (leaf, whole) = self.leaf_mut(slot);
         if leaf.stale {
             // Written before it was loaded, and marked by that.
             leaf.writes = leaf.writes.max(record.to);
             return;
         }
-        (leaf.sum, leaf.writes) = (record.sum, record.to);
-        if record.stale || record.from != 0 {
-            leaf.marked = record.stale;
-            set_stale(leaf, stale, true);
-        }
+        leaf.writes = record.to;
+        leaf.marked = record.stale;
+        leaf.set(whole, record.sum, record.stale || record.from != 0);
     }
 
     /// A write of a key of `slot` is submitted; `change` is None where its old state is not known.
     /// Answers the record that goes into the write's own batch, as a merge.
     pub(crate) fn change(&mut self, slot: Slot, change: Option<Sum>) -> (Option<LeafRecord>, LeafWrite) {
-        let (leaf, stale) = self.leaf_mut(slot);
+        let (leaf, whole) = self.leaf_mut(slot);
         let from = leaf.writes;
         leaf.writes += 1;
         leaf.under_way += 1;
         if change.is_none() {
-            set_stale(leaf, stale, true);
+            leaf.set(whole, leaf.sum, true);
         }
         let to = leaf.writes;
         let (record, kind) = match change.filter(|_| !leaf.stale) {
@@ -145,17 +144,21 @@ impl Tree {
 
     /// Storage is done with a write.
     pub(crate) fn done(&mut self, write: LeafWrite, is_ok: bool) {
-        let (leaf, stale) = self.leaf_mut(write.slot);
+        let (leaf, whole) = self.leaf_mut(write.slot);
         assert!(leaf.under_way > 0, "a write of a leaf is done once");
         leaf.under_way -= 1;
         match (write.kind, is_ok) {
-            (WriteKind::Adds(sum), true) => leaf.sum.join(sum),
+            (WriteKind::Adds(sum), true) => {
+                let mut all = leaf.sum;
+                all.join(sum);
+                leaf.set(whole, all, leaf.stale);
+            }
             (WriteKind::Marks, true) => leaf.marked = leaf.stale,
             (WriteKind::Silent, true) | (WriteKind::Settles, _) => {}
             // Later writes may have counted on this one.
             (_, false) => {
                 leaf.marked = false;
-                set_stale(leaf, stale, true);
+                leaf.set(whole, leaf.sum, true);
             }
         }
     }
@@ -168,10 +171,10 @@ impl Tree {
 
     /// The sum is not trusted any more.
     pub(crate) fn doubt(&mut self, slot: Slot) {
-        let (leaf, stale) = self.leaf_mut(slot);
+        let (leaf, whole) = self.leaf_mut(slot);
         if !leaf.stale {
             leaf.marked = false;
-            set_stale(leaf, stale, true);
+            leaf.set(whole, leaf.sum, true);
         }
     }
 
@@ -185,7 +188,7 @@ impl Tree {
 
     /// All keys of the slot have been read.
     pub(crate) fn settle(&mut self, slot: Slot, begun: u64, found: Sum) -> Settled {
-        let (leaf, stale) = self.leaf_mut(slot);
+        let (leaf, whole) = self.leaf_mut(slot);
         if leaf.writes != begun || leaf.under_way > 0 {
             return Settled::Disturbed;
         }
@@ -193,9 +196,8 @@ impl Tree {
             return Settled::AsKnown;
         }
         let was_stale = leaf.stale;
-        leaf.sum = found;
         leaf.marked = false;
-        set_stale(leaf, stale, false);
+        leaf.set(whole, found, false);
         leaf.under_way += 1;
         // It takes the place of all records before it: those say nothing that it does not.
         let record = LeafRecord { from: 0, to: leaf.writes, sum: found, stale: false };
@@ -204,18 +206,29 @@ impl Tree {
     }
 }
 
-fn set_stale(leaf: &mut Leaf, count: &mut usize, stale: bool) {
-    match (leaf.stale, stale) {
-        (false, true) => *count += 1,
-        (true, false) => *count -= 1,
-        _ => {}
+/// What a branch knows of all of its leaves.
+struct Whole<'a> {
+    sum: &'a mut Sum,
+    stale: &'a mut usize,
+}
+
+impl Leaf {
+    /// Changes what it stands for, and what its branch knows.
+    fn set(&mut self, whole: Whole<'_>, sum: Sum, stale: bool) {
+        whole.sum.join(sum.without(self.sum));
+        *whole.stale = *whole.stale + usize::from(stale) - usize::from(self.stale);
+        (self.sum, self.stale) = (sum, stale);
     }
-    leaf.stale = stale;
 }
 
 /// The branch of a slot.
 pub(crate) fn branch_of(slot: Slot) -> u8 {
     (slot.0 >> 8) as u8
+}
+
+/// The slots of a branch.
+pub(crate) fn slots_of(branch: u8) -> impl Iterator<Item = Slot> {
+    (0..LEAVES as u16).map(move |leaf| Slot(u16::from(branch) << 8 | leaf))
 }
 
 #[cfg(test)]

@@ -127,14 +127,15 @@ fn a_fresh_leaf_is_what_a_rebuild_finds_whatever_fails_and_whenever_power_goes()
                 }
                 _ => {
                     if queue.is_empty()
-                        && let LeafSum::Fresh(sum) = tree.sum(SLOT)
+                        && let Some(sum) = tree.sum(SLOT)
                     {
                         fresh += 1;
                         assert_eq!(sum, disk.sum(), "seed {seed} step {step}");
                     }
                 }
             }
-            assert_eq!(tree.stale(), usize::from(tree.sum(SLOT) == LeafSum::Stale));
+            assert_eq!(tree.stale(), usize::from(tree.sum(SLOT).is_none()));
+            assert_eq!(tree.branch_sum(branch_of(SLOT)), tree.sum(SLOT), "the only leaf of its branch");
         }
         // What a restart would load is right, or known to be stale.
         queue.drain(..).for_each(|(batch, _)| disk.apply(&batch));
@@ -160,7 +161,7 @@ fn a_registers_leaf_is_marked_once_and_then_costs_nothing() {
     tree.done(third, true);
     let begun = tree.begin_rescan(SLOT).unwrap();
     let Settled::Fresh(_, write) = tree.settle(SLOT, begun, Sum(5)) else { panic!("it was stale") };
-    assert_eq!((tree.sum(SLOT), tree.stale()), (LeafSum::Fresh(Sum(5)), 0));
+    assert_eq!((tree.sum(SLOT), tree.stale()), (Some(Sum(5)), 0));
     assert!(tree.change(SLOT, None).0.is_some(), "it is fresh on disk now");
     tree.done(write, true);
 }
@@ -175,5 +176,5 @@ fn a_rescan_with_writes_in_it_counts_for_nothing() {
     let (_, late) = tree.change(SLOT, None);
     tree.done(late, true);
     assert_eq!(tree.settle(SLOT, begun, Sum(1)), Settled::Disturbed);
-    assert_eq!(tree.sum(SLOT), LeafSum::Stale);
+    assert_eq!(tree.sum(SLOT), None);
 }

@@ -5,7 +5,7 @@
 //! the objects. Absent: what is compared with whom; see `exchange`.
 
 use super::leaf::{LeafRecord, Share, Sum};
-use super::tree::{LeafSum, LeafWrite, Settled, Tree};
+use super::tree::{LeafWrite, Settled, Tree};
 use crate::event::{Durability, Effect, Effects, Notice, ScanPage, StorageFailure, WriteOp};
 use crate::id::{KeyspaceId, Millis};
 use crate::mutant::Mutant;
@@ -89,12 +89,10 @@ impl Node {
 
     /// What this node's tree says of a slot; None if it does not know at this moment. For checks.
     pub fn leaf(&self, keyspace: KeyspaceId, slot: Slot) -> Option<Sum> {
-        let tree = self.anti_entropy.trees.get(&keyspace).filter(|_| self.anti_entropy.loaded);
-        match tree.map(|tree| tree.sum(slot)) {
-            Some(LeafSum::Fresh(sum)) => Some(sum),
-            Some(LeafSum::Stale) => None,
-            None => self.anti_entropy.loaded.then(Sum::default),
+        if !self.anti_entropy.loaded {
+            return None;
         }
+        self.anti_entropy.trees.get(&keyspace).map_or(Some(Sum::default()), |tree| tree.sum(slot))
     }
 
     /// Leaves whose sum is not known.
@@ -199,11 +197,18 @@ impl Node {
     /// Some keys of a slot have come.
     pub(crate) fn leaf_scanned(
         &mut self,
+        now: Millis,
         mut rescan: Rescan,
         result: Result<ScanPage, StorageFailure>,
         effects: &mut Effects,
     ) {
-        let Ok(page) = result else { return };
+        let page = match result {
+            Ok(page) if page.damaged.is_empty() => page,
+            // The sum of what can be read stands for nothing.
+            _ => return self.rescanned(now, rescan.keyspace, rescan.slot, effects),
+        };
+        let bytes = page.entries.iter().map(|(key, record)| key.len() + record.head.len()).sum();
+        self.anti_entropy.scan_pace.spend(bytes);
         for (key, record) in &page.entries {
             match (storage_key::parse_object(key), codec::outline(&record.head)) {
                 (Some((_, key)), Ok(state)) => rescan.sum.add(Share::of(&key, &state)),
@@ -215,8 +220,9 @@ impl Node {
             return self.rescan_from(next, rescan, effects);
         }
         let Rescan { keyspace, slot, begun, sum, tries, .. } = rescan;
-        if !self.settle_leaf(keyspace, slot, begun, sum, effects) && tries < RESCANS_MAX {
-            self.rescan(keyspace, slot, tries + 1, effects);
+        let settled = self.settle_leaf(keyspace, slot, begun, sum, effects);
+        if settled || tries >= RESCANS_MAX || !self.rescan(keyspace, slot, tries + 1, effects) {
+            self.rescanned(now, keyspace, slot, effects);
         }
     }
 

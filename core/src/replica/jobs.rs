@@ -34,6 +34,8 @@ pub(crate) enum Completion {
     Own { replication: OpId },
     /// The count of a target's hints.
     HintStored { target: NodeId, id: HintId },
+    /// A batch of an exchange.
+    Taken { id: OpId },
 }
 
 /// See the head of this file.

@@ -4,7 +4,7 @@
 //! in their order. Zones: the primaries take a node of a zone not yet present while there is
 //! one, so that N copies lie in min(N, zones) zones. Absent: who is up.
 
-use super::{Ring, Token};
+use super::{Ring, Slot, Token};
 use crate::id::NodeId;
 
 impl Ring {
@@ -37,6 +37,21 @@ impl Ring {
     /// The primaries of `token`.
     pub fn primaries(&self, token: Token, n: usize) -> Vec<NodeId> {
         self.preference(token, n, n)
+    }
+
+    /// All slots, in stretches that have the same primaries: first, last, and who they are.
+    pub fn stretches(&self, n: usize) -> Vec<(Slot, Slot, Vec<NodeId>)> {
+        let mut stretches = Vec::new();
+        let mut next = Some(Slot(0));
+        while let Some(first) = next {
+            let from = first.first_token().0;
+            // Slots up to that of the first point not before them begin their walk at it.
+            let point = self.points.get(self.points.partition_point(|(point, _)| *point < from));
+            let last = point.map_or(Slot(u16::MAX), |(point, _)| Token(*point).slot());
+            stretches.push((first, last, self.primaries(first.first_token(), n)));
+            next = last.0.checked_add(1).map(Slot);
+        }
+        stretches
     }
 
     /// Moves nodes of zones not yet present to the front, among the first `n`, keeping the walk

@@ -236,6 +236,9 @@ impl Driver {
                 m.notices_amnesia.add(1);
                 tracing::error!(%seen, issued, "amnesia");
             }
+            Notice::LeafCorrected { keyspace, slot } => {
+                tracing::error!(keyspace = keyspace.0, slot = slot.0, "leaf_corrected");
+            }
             Notice::DotReused { dot, key } => {
                 m.notices_dot_reused.add(1);
                 tracing::error!(%dot, storage_key = %key.escape_ascii(), "dot_reused");

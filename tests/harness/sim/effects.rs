@@ -398,6 +398,17 @@ impl World {
                     None => broken("C9", format!("an answer to a read that nobody made: {op:?}")),
                 }
             }
+            Message::Tree(exchange) => {
+                let Some((keyspace, states)) = exchange.states() else { return Ok(()) };
+                for (key, record) in states {
+                    self.count("state sent by an exchange");
+                    match self.key_of_name.get(&(keyspace, key.clone())).copied() {
+                        Some(index) => self.judge(node, index, record)?,
+                        None => return broken("C9", format!("a state of a key that nobody used: {key:?}")),
+                    }
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

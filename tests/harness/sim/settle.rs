@@ -7,7 +7,7 @@
 use super::clients::Attempt;
 use super::world::World;
 use crate::history::{KeyIndex, Op, Seen, What};
-use crate::properties::{self, Check, Final, c6_convergence, c7_hints, c14_progress};
+use crate::properties::{self, Check, Final, broken, c6_convergence, c7_hints, c14_progress};
 use bytes::Bytes;
 use merganser_core::id::{KeyspaceId, NodeId};
 use merganser_core::request::{Level, Operation, Want};
@@ -19,6 +19,10 @@ use merganser_core::version::KeyState;
 const ROUNDS_MAX: u32 = 8;
 /// Half seconds within which all hints must be home: refusals and lost answers included.
 const HINT_ROUNDS_MAX: u32 = 40;
+/// Two periods of anti-entropy and more.
+const QUIET_US: u64 = 1_500_000;
+/// How often that time may pass with something to repair.
+const QUIET_TRIES: u32 = 10;
 /// Longest time that anything begun under faults goes on.
 const LULL_US: u64 = 3_000_000;
 /// What each client asks once all is well.
@@ -105,7 +109,8 @@ impl World {
                     properties::at_end(&self.history, end)?;
                 }
                 self.judge_disks()?;
-                return self.judge_trees();
+                self.judge_trees()?;
+                return self.judge_quiet();
             }
         }
     }
@@ -124,6 +129,20 @@ impl World {
         }
         let seed = self.dice.next();
         self.machines.iter().try_for_each(|machine| machine.promises_survive(&self.options, seed))
+    }
+
+    /// Where all agree, exchanges send no states: not for ever, at least (an owner may yet write back).
+    fn judge_quiet(&mut self) -> Check {
+        let sent =
+            |world: &World| world.coverage.get("state sent by an exchange").copied().unwrap_or_default();
+        for _ in 0..QUIET_TRIES {
+            let before = sent(self);
+            self.run_for(QUIET_US)?;
+            if sent(self) == before {
+                return Ok(());
+            }
+        }
+        broken("C6", "replicas that are equal go on sending states to one another".into())
     }
 
     /// One read of every key at all replicas, through every node.

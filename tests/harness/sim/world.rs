@@ -273,6 +273,7 @@ impl World {
         config.address = self.machines[node].name.clone();
         config.stand_in_after_ms = 30;
         config.hint_period_ms = 100;
+        config.anti_entropy_period_ms = 500;
         // Every key is hot enough for its reads to share flights.
         config.shared_reads_per_s = 0;
         if let Some(super::bug::Bug::Core(mutant)) = self.options.bug {

@@ -1,0 +1,129 @@
+//! Stale leaves, worked out anew before they are compared: a few at a time, at a pace.
+//!
+//! ```text
+//!   want(leaves of a branch, then) ─▶ queue ─▶ scans of slots ─▶ leaf settled, or disturbed by writes
+//!                                                └─▶ the branch's last one: then
+//! ```
+//!
+//! In: branches that are to be compared. Out: what waits for them goes on. A leaf that writes keep disturbing stays stale:
+//! its keys are then compared one by one. Absent: how a leaf is settled; see `upkeep`.
+
+use super::shared::SlotSet;
+use crate::event::Effects;
+use crate::id::{KeyspaceId, Millis, NodeId, OpId};
+use crate::node::{Node, Timer};
+use crate::ring::Slot;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Scans under way at a time.
+const UNDER_WAY_MAX: usize = 4;
+/// Branches that may wait at a time: this node's own round and its peers'.
+const WAITS_MAX: usize = 64;
+/// The share of the repair budget that goes into reading this node's own heads.
+const BUDGET_SHARE: u64 = 4;
+
+/// See the head of this file.
+#[derive(Default)]
+pub(crate) struct Rescans {
+    queue: VecDeque<(KeyspaceId, Slot)>,
+    /// In the queue or under way.
+    known: BTreeSet<(KeyspaceId, Slot)>,
+    under_way: usize,
+    waits: Vec<Wait>,
+}
+
+struct Wait {
+    keyspace: KeyspaceId,
+    left: BTreeSet<Slot>,
+    then: Then,
+}
+
+/// What goes on once a branch's leaves are as fresh as they get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// This node's own round asks its peer.
+    Ask { branch: u8 },
+    /// A peer is answered.
+    Answer { to: NodeId, op: OpId, branch: u8 },
+}
+
+impl Node {
+    /// Freshens the leaves of a branch that are shared with a peer, then goes on.
+    pub(super) fn freshen(
+        &mut self,
+        now: Millis,
+        keyspace: KeyspaceId,
+        shared: &SlotSet,
+        branch: u8,
+        then: Then,
+        effects: &mut Effects,
+    ) {
+        let tree = self.anti_entropy.trees.get(&keyspace);
+        let is_stale = |slot: &Slot| tree.is_some_and(|tree| tree.sum(*slot).is_none());
+        let left: BTreeSet<Slot> = shared.of_branch(branch).filter(is_stale).collect();
+        let rescans = &mut self.anti_entropy.rescans;
+        // Where too many wait, the leaves stay as they are.
+        if left.is_empty() || rescans.waits.len() >= WAITS_MAX {
+            return self.freshened(now, keyspace, then, effects);
+        }
+        for slot in &left {
+            if rescans.known.insert((keyspace, *slot)) {
+                rescans.queue.push_back((keyspace, *slot));
+            }
+        }
+        rescans.waits.push(Wait { keyspace, left, then });
+        self.go_on_rescanning(now, effects);
+    }
+
+    /// Begins as many scans as may be under way.
+    pub(crate) fn go_on_rescanning(&mut self, now: Millis, effects: &mut Effects) {
+        while self.anti_entropy.rescans.under_way < UNDER_WAY_MAX {
+            if self.anti_entropy.rescans.queue.is_empty() {
+                return;
+            }
+            let rate = self.repair_rate() / BUDGET_SHARE;
+            if !self.anti_entropy.scan_pace.is_open(now, rate) {
+                let at = self.anti_entropy.scan_pace.opens_at(now, rate);
+                return self.set_timer(at, Timer::Rescans);
+            }
+            let Some((keyspace, slot)) = self.anti_entropy.rescans.queue.pop_front() else { return };
+            self.anti_entropy.rescans.under_way += 1;
+            if !self.rescan(keyspace, slot, 0, effects) {
+                self.end_rescan(now, keyspace, slot, effects);
+            }
+        }
+    }
+
+    /// A leaf is as fresh as it gets; on to the next.
+    pub(super) fn rescanned(&mut self, now: Millis, keyspace: KeyspaceId, slot: Slot, effects: &mut Effects) {
+        self.end_rescan(now, keyspace, slot, effects);
+        self.go_on_rescanning(now, effects);
+    }
+
+    fn end_rescan(&mut self, now: Millis, keyspace: KeyspaceId, slot: Slot, effects: &mut Effects) {
+        let rescans = &mut self.anti_entropy.rescans;
+        rescans.known.remove(&(keyspace, slot));
+        rescans.under_way = rescans.under_way.saturating_sub(1);
+        let mut ready = Vec::new();
+        rescans.waits.retain_mut(|wait| {
+            if wait.keyspace == keyspace {
+                wait.left.remove(&slot);
+            }
+            let is_ready = wait.left.is_empty();
+            if is_ready {
+                ready.push((wait.keyspace, wait.then));
+            }
+            !is_ready
+        });
+        for (keyspace, then) in ready {
+            self.freshened(now, keyspace, then, effects);
+        }
+    }
+
+    fn freshened(&mut self, now: Millis, keyspace: KeyspaceId, then: Then, effects: &mut Effects) {
+        match then {
+            Then::Ask { branch } => self.ask_leaves(now, keyspace, branch, effects),
+            Then::Answer { to, op, branch } => self.answer_leaves(to, op, keyspace, branch, effects),
+        }
+    }
+}
