@@ -241,7 +241,7 @@ impl Message {
             }
             Message::Tree(exchange) => {
                 b.put_u8(11);
-                exchange.put(&mut b);
+                exchange.put(b);
             }
         }
     }

@@ -25,6 +25,7 @@ impl Cluster {
             keyspace: "k".to_owned(),
             key: Bytes::copy_from_slice(key),
             level,
+            sloppiness: crate::request::Sloppiness::Keyspace,
             timeout_ms: None,
             operation: Operation::Put {
                 value: Bytes::copy_from_slice(value.as_bytes()),
@@ -142,6 +143,8 @@ fn a_registers_leaves_are_read_anew_once_and_then_a_round_is_as_cheap() {
 #[test]
 fn of_many_keys_only_the_one_that_differs_travels() {
     let mut cluster = Cluster::new(3);
+    // No hints, which would bring it sooner.
+    cluster.nodes.iter_mut().for_each(|node| node.config.hint_bytes_max = 0);
     cluster.keyspace("k", Policy::Siblings);
     (0..2_000).for_each(|i| cluster.write(0, Level::All, &key(i), "v"));
     cluster.isolate(2);
@@ -206,8 +209,8 @@ fn other_bytes_of_equal_causality_are_never_sent_to_and_fro() {
     cluster.keyspace("k", Policy::Lattice(named("join")));
     let keyspace = cluster.nodes[0].keyspaces.by_name("k").unwrap().id;
     let mut operands = Fragments::default();
-    operands.put(Dot { actor: ActorId(5), counter: 1 }, Stamp::default(), Bytes::from_static(b"a"));
-    operands.put(Dot { actor: ActorId(6), counter: 1 }, Stamp::default(), Bytes::from_static(b"b"));
+    operands.put(Dot { actor: ActorId(5), counter: 1 }, 0, Stamp::default(), Bytes::from_static(b"a"));
+    operands.put(Dot { actor: ActorId(6), counter: 1 }, 0, Stamp::default(), Bytes::from_static(b"b"));
     let claims: Vec<DotSet> = operands.iter().map(|fragment| fragment.claim.clone()).collect();
     for (node, value) in [(0, "a b"), (1, "b a")] {
         let mut state = operands.clone();
@@ -228,6 +231,8 @@ fn other_bytes_of_equal_causality_are_never_sent_to_and_fro() {
 #[test]
 fn repair_keeps_to_its_budget_and_comes_to_its_end() {
     let mut cluster = Cluster::new(2);
+    // No hints, which would bring it sooner.
+    cluster.nodes.iter_mut().for_each(|node| node.config.hint_bytes_max = 0);
     let rate = 64 << 10;
     cluster.nodes.iter_mut().for_each(|node| node.config.repair_bytes_per_s = rate);
     cluster.keyspace("k", Policy::Siblings);

@@ -68,10 +68,10 @@ mod tests {
     #[test]
     fn the_side_that_has_seen_less_lacks_and_of_two_that_are_concurrent_both() {
         let mut old = Siblings::default();
-        old.write(&DotSet::new(), dot(1, 1), version("old", 1));
+        old.write(&DotSet::new(), dot(1, 1), 0, version("old", 1));
         let (mut left, mut right) = (old.clone(), old.clone());
-        left.write(&DotSet::single(dot(1, 1), 0), dot(1, 2), version("left", 2));
-        right.write(&DotSet::single(dot(1, 1), 0), dot(2, 1), version("right", 2));
+        left.write(&DotSet::single(dot(1, 1), 0), dot(1, 2), 1, version("left", 2));
+        right.write(&DotSet::single(dot(1, 1), 0), dot(2, 1), 0, version("right", 2));
         let [old, left, right] = [old, left, right].map(|siblings| head(KeyState::Causal(siblings)));
         assert_eq!(both(Kind::Causal, &old, &left), (true, false));
         assert_eq!(both(Kind::Causal, &left, &right), (true, true));
@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn a_lattice_merged_here_and_in_operands_there_is_equal_and_so_are_other_bytes_of_one_claim() {
         let mut operands = Fragments::default();
-        operands.put(dot(1, 1), Stamp::default(), Bytes::from_static(b"a"));
-        operands.put(dot(2, 1), Stamp::default(), Bytes::from_static(b"b"));
+        operands.put(dot(1, 1), 0, Stamp::default(), Bytes::from_static(b"a"));
+        operands.put(dot(2, 1), 0, Stamp::default(), Bytes::from_static(b"b"));
         let claims: Vec<DotSet> = operands.iter().map(|fragment| fragment.claim.clone()).collect();
         let (mut merged, mut otherwise) = (operands.clone(), operands.clone());
         merged.joined(&claims, Bytes::from_static(b"ab"));

@@ -178,7 +178,7 @@ impl Node {
             let Some(round) = self.anti_entropy.round.as_mut() else { return };
             let Some(pass) = round.pass.as_mut() else {
                 match round.todo.pop() {
-                    Some(keyspace) => self.begin_pass(now, keyspace, 0, effects),
+                    Some(keyspace) => self.begin_comparison(now, keyspace, 0, effects),
                     None => return self.end_round(),
                 }
                 continue;
@@ -206,12 +206,12 @@ impl Node {
             let again = pass.repaired >= AGAIN_FROM || (number == 0 && pass.differing > 0);
             round.pass = None;
             if again {
-                self.begin_pass(now, keyspace, number + 1, effects);
+                self.begin_comparison(now, keyspace, number + 1, effects);
             }
         }
     }
 
-    fn begin_pass(&mut self, now: Millis, keyspace: KeyspaceId, number: u32, effects: &mut Effects) {
+    fn begin_comparison(&mut self, now: Millis, keyspace: KeyspaceId, number: u32, effects: &mut Effects) {
         let Some(peer) = self.anti_entropy.round.as_ref().map(|round| round.peer) else { return };
         let Some(shared) = self.shared_with(peer, keyspace) else { return };
         let tree = self.anti_entropy.trees.get(&keyspace);
