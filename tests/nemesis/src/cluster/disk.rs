@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::{
     fs::{self, File},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -125,6 +126,28 @@ impl Disk {
         remove(&self.data())?;
         run("cp", ["-a".as_ref(), self.aside().as_os_str(), self.data().as_os_str()])?;
         remove(&self.aside())
+    }
+
+    /// Changes a few bytes in the middle of a table; tells which, or none if there is no table.
+    /// Requires that the node does not run.
+    pub(crate) fn rot(&self, dice: u64) -> anyhow::Result<Option<String>> {
+        let entries = fs::read_dir(self.data())?.flatten();
+        let mut tables: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
+            .collect();
+        tables.sort();
+        let Some(path) = tables.get(dice as usize % tables.len().max(1)) else { return Ok(None) };
+        let table = File::options().read(true).write(true).open(path)?;
+        let size = table.metadata()?.len();
+        let offset = (dice >> 16) % size.max(1);
+        let mut bytes = [0; 16];
+        let count = table.read_at(&mut bytes, offset)?;
+        bytes.iter_mut().for_each(|byte| *byte = !*byte);
+        table.write_all_at(&bytes[..count], offset)?;
+        table.sync_all()?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Some(format!("{count} bytes at {offset} of {size} of {name}")))
     }
 
     /// Directories that the node has set aside since; they are removed, for the disk is small.

@@ -186,6 +186,15 @@ impl Nemesis {
                 self.start(node, entry).await?;
                 self.refill.back(self.clock.now());
             }
+            Deed::Rot { dice } => {
+                self.refill.lost(node, entry, begin);
+                self.kill(node).await?;
+                let rotten = self.cluster.node(node).lock().await.disk.rot(*dice)?;
+                self.log.note(entry, rotten.unwrap_or_else(|| "it has no table yet".into()));
+                self.quiet(fault.length).await;
+                self.start(node, entry).await?;
+                self.refill.back(self.clock.now());
+            }
             Deed::OldDisk { clean } => self.roll_back(fault, *clean, entry).await?,
             Deed::Clock { offset_ms } => {
                 let key = self.cluster.rights.clock.clone().unwrap_or_default();
@@ -385,6 +394,7 @@ fn describe(fault: &Fault) -> String {
             let how = if *clean { "a clean stop" } else { "a kill -9" };
             format!("copy after {how}, put back after {length} of writes")
         }
+        Deed::Rot { .. } => format!("kill -9, bytes of a table changed, started again after {length}"),
         Deed::Clock { offset_ms } => format!("clock {offset_ms:+} ms for {length}"),
     }
 }

@@ -36,12 +36,14 @@ pub(crate) enum Kind {
     LostDisk,
     /// An old copy of the data directory is put back.
     OldDisk,
+    /// Bytes of a table change on the disk while the node does not run.
+    Rot,
     /// The node's clock is shifted.
     Clock,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 8] = [
+    pub(crate) const ALL: [Kind; 9] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Cut,
@@ -49,6 +51,7 @@ impl Kind {
         Kind::FullDisk,
         Kind::LostDisk,
         Kind::OldDisk,
+        Kind::Rot,
         Kind::Clock,
     ];
 
@@ -62,18 +65,19 @@ impl Kind {
             Kind::FullDisk => "full-disk",
             Kind::LostDisk => "lost-disk",
             Kind::OldDisk => "old-disk",
+            Kind::Rot => "rot",
             Kind::Clock => "clock",
         }
     }
 
     /// What acknowledged writes may be missing on the victim afterwards.
     pub(crate) fn loses_data(self) -> bool {
-        matches!(self, Kind::LostDisk | Kind::OldDisk)
+        matches!(self, Kind::LostDisk | Kind::OldDisk | Kind::Rot)
     }
 
     fn possible(self, rights: &Rights) -> bool {
         match self {
-            Kind::Kill | Kind::Pause | Kind::LostDisk | Kind::OldDisk => true,
+            Kind::Kill | Kind::Pause | Kind::LostDisk | Kind::OldDisk | Kind::Rot => true,
             Kind::Cut => rights.cut,
             Kind::FailedSync => rights.trace,
             Kind::FullDisk => rights.fill,
@@ -106,6 +110,10 @@ pub(crate) enum Deed {
     /// The copy is of a node that was stopped cleanly, or killed.
     OldDisk {
         clean: bool,
+    },
+    /// Where the bytes are follows from the dice.
+    Rot {
+        dice: u64,
     },
     Clock {
         offset_ms: i64,
@@ -155,6 +163,7 @@ impl Plan {
             Kind::FullDisk => Deed::FullDisk,
             Kind::LostDisk => Deed::LostDisk,
             Kind::OldDisk => Deed::OldDisk { clean: dice.random() },
+            Kind::Rot => Deed::Rot { dice: dice.random() },
             Kind::Cut => {
                 let mut peers: Vec<usize> = (0..self.nodes).filter(|peer| *peer != node).collect();
                 if dice.random_bool(0.4) {
@@ -190,7 +199,7 @@ impl Iterator for Plan {
             (Kind::Pause, _) => (500, 15_000),
             (Kind::Cut | Kind::FullDisk, _) => (3_000, 25_000),
             (Kind::Clock, _) => (10_000, 25_000),
-            (Kind::FailedSync, _) => (0, 5_000),
+            (Kind::FailedSync | Kind::Rot, _) => (0, 5_000),
             (Kind::LostDisk | Kind::OldDisk, _) => (2_000, 12_000),
         };
         let length = Duration::from_millis(self.dice.random_range(shortest..=longest));
@@ -213,8 +222,8 @@ mod tests {
 
     #[test]
     fn each_round_has_each_kind_once_and_victims_are_nodes() {
-        let plan: Vec<Fault> = Plan::new(1, Kind::ALL.to_vec(), 5, false).take(80).collect();
-        for round in plan.chunks(8) {
+        let plan: Vec<Fault> = Plan::new(1, Kind::ALL.to_vec(), 5, false).take(90).collect();
+        for round in plan.chunks(9) {
             let mut kinds: Vec<Kind> = round.iter().map(|fault| fault.kind).collect();
             kinds.sort();
             assert_eq!(kinds, Kind::ALL);
@@ -230,7 +239,7 @@ mod tests {
     #[test]
     fn what_the_machine_lacks_the_right_to_is_left_out() {
         let none = possible(&[], &Rights::default());
-        assert_eq!(none, [Kind::Kill, Kind::Pause, Kind::LostDisk, Kind::OldDisk]);
+        assert_eq!(none, [Kind::Kill, Kind::Pause, Kind::LostDisk, Kind::OldDisk, Kind::Rot]);
         let all = Rights { cut: true, fill: true, trace: true, clock: Some("x".into()), missing: Vec::new() };
         assert_eq!(possible(&[], &all), Kind::ALL);
         assert_eq!(possible(&[Kind::Cut, Kind::Cut], &all), [Kind::Cut]);

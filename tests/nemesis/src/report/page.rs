@@ -122,10 +122,10 @@ fn by_kind(report: &Report) -> String {
     format!("{}: {}", report.faults.len(), kinds.collect::<Vec<_>>().join(", "))
 }
 
-/// How long lost and old disks took to be refilled, if there were any.
+/// How long disks that had lost something took to be refilled, if there were any.
 fn refills(report: &Report) -> Option<String> {
-    let lost = report.faults.iter().filter(|entry| entry.kind == "lost-disk" || entry.kind == "old-disk");
-    let lost: Vec<_> = lost.collect();
+    let loses = |entry: &&Entry| Kind::ALL.iter().any(|kind| kind.name() == entry.kind && kind.loses_data());
+    let lost: Vec<_> = report.faults.iter().filter(loses).collect();
     let took = |entry: &&Entry| Some(entry.refilled_us?.saturating_sub(entry.end_us?) as f64 / 1e6);
     let mut times: Vec<f64> = lost.iter().copied().filter_map(|entry| took(&entry)).collect();
     times.sort_by(f64::total_cmp);

@@ -54,6 +54,7 @@ pub(super) fn fault_color(kind: &str) -> RGBColor {
         Some(Kind::FullDisk) => RGBColor(227, 119, 194),
         Some(Kind::LostDisk) => RGBColor(255, 127, 14),
         Some(Kind::OldDisk) => RGBColor(188, 189, 34),
+        Some(Kind::Rot) => RGBColor(23, 190, 207),
         Some(Kind::Clock) | None => RGBColor(127, 127, 127),
     }
 }
