@@ -79,6 +79,21 @@ pub(crate) struct Write {
     pub(crate) outcome: Outcome,
     /// An answer that counted a stand-in.
     pub(crate) sloppy: bool,
+    /// A value that ends by itself so long after it was put.
+    pub(crate) ttl: Option<Micros>,
+}
+
+impl Write {
+    /// Whether its value may have ended by `until`.
+    pub(crate) fn may_have_ended(&self, until: Micros, clocks_apart: Micros) -> bool {
+        self.ttl.is_some_and(|ttl| self.begin + ttl <= until.saturating_add(clocks_apart))
+    }
+
+    /// Whether its value has ended for certain at `at`.
+    pub(crate) fn has_ended(&self, at: Micros, clocks_apart: Micros) -> bool {
+        // When a write of unknown fate was made is not known either.
+        self.outcome.acked() && self.ttl.is_some_and(|ttl| self.end + ttl + clocks_apart < at)
+    }
 }
 
 /// What a version holds.

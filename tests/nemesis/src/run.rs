@@ -182,7 +182,7 @@ async fn course(options: &Options, seed: u64, cluster: &Arc<Cluster>) -> anyhow:
     }
     background.shutdown().await;
     let clocks_apart = if kinds.contains(&Kind::Clock) { CLOCKS_APART_US_MAX } else { 1_000_000 };
-    let rules = Rules { stale: refill.stale(), clocks_apart };
+    let rules = Rules { stale: refill.stale(), clocks_apart, end: load_end };
     let findings = judge(&history, &settled, &rules);
     violations.extend(findings.violations.clone());
     bar.finish_and_clear();

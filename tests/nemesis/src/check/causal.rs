@@ -26,6 +26,7 @@ pub(crate) struct Graph<'a> {
     by_id: HashMap<u64, usize>,
     /// Deletes of unknown fate and dot: a tombstone that nobody claims is one of theirs.
     nameless_deletes: Vec<usize>,
+    clocks_apart: Micros,
 }
 
 /// All that a search came to.
@@ -38,7 +39,7 @@ struct Reached {
 
 impl<'a> Graph<'a> {
     /// Of a history and what was shown besides.
-    pub(crate) fn new(history: &'a KeyHistory, besides: &[Shown]) -> Graph<'a> {
+    pub(crate) fn new(history: &'a KeyHistory, besides: &[Shown], clocks_apart: Micros) -> Graph<'a> {
         let writes = history.writes.as_slice();
         let shown = history.reads.iter().flat_map(|read| shown(&read.saw)).chain(besides);
         let mut graph = Graph {
@@ -46,6 +47,7 @@ impl<'a> Graph<'a> {
             makers: HashMap::new(),
             by_id: writes.iter().enumerate().map(|(i, write)| (write.id, i)).collect(),
             nameless_deletes: Vec::new(),
+            clocks_apart,
         };
         for (i, write) in writes.iter().enumerate() {
             match (write.outcome.dot(), &write.act, write.outcome) {
@@ -102,10 +104,12 @@ impl<'a> Graph<'a> {
         roots
     }
 
-    /// What deletes that may have happened before `until` account for.
+    /// What deletes, and values that ended, account for, where they may have happened before `until`.
     fn deleted(&self, until: Micros) -> impl Iterator<Item = Dot> {
         let deletes = self.writes.iter().filter(move |write| {
-            write.act == Act::Delete && write.outcome != Outcome::Refused && write.begin < until
+            write.outcome != Outcome::Refused
+                && write.begin < until
+                && (write.act == Act::Delete || write.may_have_ended(until, self.clocks_apart))
         });
         deletes.flat_map(|write| write.seen.iter().copied())
     }
@@ -123,7 +127,9 @@ impl<'a> Graph<'a> {
         let reached = self.reach(self.roots(shown), since);
         let live = |id: u64| shown.iter().any(|version| version.holds == Holds::Value(id));
         let is_in = |write: &Write, reached: &Reached| {
-            write.outcome.dot().is_none_or(|dot| reached.dots.contains(&dot)) || live(write.id)
+            write.outcome.dot().is_none_or(|dot| reached.dots.contains(&dot))
+                || live(write.id)
+                || write.may_have_ended(until, self.clocks_apart)
         };
         let mut missing: Vec<&Write> = puts.iter().copied().filter(|put| !is_in(put, &reached)).collect();
         if missing.is_empty() {
@@ -139,8 +145,8 @@ impl<'a> Graph<'a> {
     }
 
     /// Whether `shown` accounts for every one of `puts`.
-    pub(crate) fn accounts_for(&self, puts: &[&Write], shown: &[Shown]) -> bool {
-        self.missing(puts, shown, Micros::MAX, &mut 0).is_empty()
+    pub(crate) fn accounts_for(&self, puts: &[&Write], shown: &[Shown], now: Micros) -> bool {
+        self.missing(puts, shown, now, &mut 0).is_empty()
     }
 }
 
@@ -179,7 +185,7 @@ pub(super) fn judge(findings: &mut Findings, at: &str, history: &KeyHistory, end
     let Saw::Versions(end) = end else {
         return findings.broken("C9", at, "the end shows no versions".into());
     };
-    let graph = Graph::new(history, end);
+    let graph = Graph::new(history, end, rules.clocks_apart);
     let mut acked: Vec<&Write> = history.writes.iter().filter(|write| write.outcome.acked()).collect();
     acked.sort_by_key(|write| write.end);
     let mut reads: Vec<&Read> = history.reads.iter().collect();
@@ -189,7 +195,7 @@ pub(super) fn judge(findings: &mut Findings, at: &str, history: &KeyHistory, end
     let mut later = acked.iter().filter(|write| !write.sloppy).peekable();
     for read in reads {
         let Saw::Versions(saw) = &read.saw else { continue };
-        phantoms(findings, at, &graph, saw, read.end);
+        phantoms(findings, at, &graph, saw, read.begin, read.end);
         while let Some(write) = later.next_if(|write| write.end < read.begin) {
             frontier.acknowledge(&graph, write);
         }
@@ -219,7 +225,7 @@ pub(super) fn judge(findings: &mut Findings, at: &str, history: &KeyHistory, end
         }
     }
 
-    phantoms(findings, at, &graph, end, Micros::MAX);
+    phantoms(findings, at, &graph, end, rules.end, Micros::MAX);
     let mut frontier = Frontier { puts: Vec::new(), dead: HashMap::new() };
     for write in &acked {
         frontier.acknowledge(&graph, write);
@@ -254,8 +260,15 @@ fn risen(shown: &[Shown], dead: &HashMap<Dot, u64>) -> Vec<(String, u64)> {
     risen.collect()
 }
 
-/// C9: what is shown was put there, and not refused.
-fn phantoms(findings: &mut Findings, at: &str, graph: &Graph<'_>, shown: &[Shown], until: Micros) {
+/// C9: what is shown was put there, was not refused, and has not ended.
+fn phantoms(
+    findings: &mut Findings,
+    at: &str,
+    graph: &Graph<'_>,
+    shown: &[Shown],
+    since: Micros,
+    until: Micros,
+) {
     for version in shown {
         let Holds::Value(id) = version.holds else {
             if version.holds == Holds::Foreign {
@@ -270,6 +283,14 @@ fn phantoms(findings: &mut Findings, at: &str, graph: &Graph<'_>, shown: &[Shown
             }
             Some(write) if write.begin > until => {
                 findings.broken("C9", at, format!("{id:016x} is shown before it was put"));
+            }
+            Some(write) if write.has_ended(since, graph.clocks_apart) => {
+                let end = seconds(write.end + write.ttl.unwrap_or_default());
+                findings.broken(
+                    "C4",
+                    at,
+                    format!("{id:016x} is shown at {}, and ended at {end}", seconds(since)),
+                );
             }
             Some(_) => {}
         }

@@ -14,7 +14,7 @@ fn dots(counters: &[u64]) -> Vec<Dot> {
 
 /// The write with this id is version 7:id; it takes ten microseconds.
 fn write(id: u64, act: Act, seen: &[u64], begin: Micros, outcome: Outcome) -> Write {
-    Write { id, act, seen: dots(seen), begin, end: begin + 10, outcome, sloppy: false }
+    Write { id, act, seen: dots(seen), begin, end: begin + 10, outcome, sloppy: false, ttl: None }
 }
 
 fn put(id: u64, seen: &[u64], begin: Micros) -> Write {
@@ -150,9 +150,13 @@ fn stale_reads_are_seen_as_such() {
     assert_eq!(judge(&history, &end), [""; 0], "it said so");
     history.reads[3].sloppy = false;
     let stale = std::iter::once(550..605).collect();
-    assert_eq!(judge_under(&history, &end, &Rules { stale, clocks_apart: 0 }), [""; 0], "a disk was lost");
+    assert_eq!(judge_under(&history, &end, &Rules { stale, ..Rules::default() }), [""; 0], "a disk was lost");
     let stale = std::iter::once(550..600).collect();
-    assert_eq!(judge_under(&history, &end, &Rules { stale, clocks_apart: 0 }), ["C8"], "and is whole again");
+    assert_eq!(
+        judge_under(&history, &end, &Rules { stale, ..Rules::default() }),
+        ["C8"],
+        "and is whole again"
+    );
 }
 
 #[test]
@@ -209,4 +213,22 @@ fn a_long_history_takes_time_in_proportion() {
     let writes = (1..=20_000).map(|id| put(id, &before(id), id * 100)).collect();
     let reads = (1..=20_000).map(|id| read(id * 100 + 50, &[version(id)])).collect();
     assert_eq!(judge(&KeyHistory { writes, reads }, &saw(&[version(20_000)])), [""; 0]);
+}
+
+#[test]
+fn a_value_that_ends_is_there_until_then_and_not_after() {
+    let mut first = put(1, &[], 0);
+    first.ttl = Some(1000);
+    let mut second = put(2, &[1], 500);
+    second.ttl = Some(1000);
+    let rules = |end| Rules { clocks_apart: 100, end, ..Rules::default() };
+    let judge = |reads: &[Read], end: &[Shown]| {
+        let history = KeyHistory { writes: vec![first.clone(), second.clone()], reads: reads.to_vec() };
+        judge_under(&history, &saw(end), &rules(3000))
+    };
+    assert_eq!(judge(&[read(600, &[version(2)]), read(2000, &[tombstone(2)])], &[]), [""; 0]);
+    assert_eq!(judge(&[read(600, &[])], &[]), ["C8"], "too early");
+    assert_eq!(judge(&[read(1400, &[])], &[]), [""; 0], "a clock may be ahead");
+    assert_eq!(judge(&[read(2000, &[version(2)])], &[]), ["C4"], "too late");
+    assert_eq!(judge(&[], &[version(2)]), ["C4"]);
 }

@@ -4,7 +4,7 @@ use super::{Findings, Kind, Rules};
 use crate::history::{Act, KeyHistory, Micros, Outcome, Read, Saw, Write};
 
 fn write(id: u64, act: Act, begin: Micros, outcome: Outcome) -> Write {
-    Write { id, act, seen: Vec::new(), begin, end: begin + 10, outcome, sloppy: false }
+    Write { id, act, seen: Vec::new(), begin, end: begin + 10, outcome, sloppy: false, ttl: None }
 }
 
 const ACKED: Outcome = Outcome::Acked(None);

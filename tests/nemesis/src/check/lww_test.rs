@@ -13,7 +13,7 @@ fn dot(id: u64) -> Dot {
 fn write(id: u64, act: Act, seen: &[u64], begin: Micros) -> Write {
     let seen = seen.iter().map(|id| dot(*id)).collect();
     let outcome = Outcome::Acked(Some(dot(id)));
-    Write { id, act, seen, begin, end: begin + 10, outcome, sloppy: false }
+    Write { id, act, seen, begin, end: begin + 10, outcome, sloppy: false, ttl: None }
 }
 
 /// Its stamp is told beside it.
@@ -32,7 +32,7 @@ fn read(begin: Micros, shown: &[Shown]) -> Read {
 fn judge(writes: &[Write], reads: &[Read], end: &[Shown]) -> Vec<String> {
     let mut findings = Findings::default();
     let history = KeyHistory { writes: writes.to_vec(), reads: reads.to_vec() };
-    let rules = Rules { stale: Vec::new(), clocks_apart: SECOND };
+    let rules = Rules { clocks_apart: SECOND, ..Rules::default() };
     findings.judge(Kind::Lww, "register/k", &history, &saw(end), &rules);
     findings.violations.into_iter().map(|violation| violation.property).collect()
 }

@@ -71,6 +71,8 @@ pub(crate) struct Rules {
     pub(crate) stale: Vec<Range<Micros>>,
     /// How far the clocks of two nodes may be apart, and a second more.
     pub(crate) clocks_apart: Micros,
+    /// When the end was looked at.
+    pub(crate) end: Micros,
 }
 
 impl Rules {

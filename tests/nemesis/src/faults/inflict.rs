@@ -189,8 +189,13 @@ impl Nemesis {
             Deed::Rot { dice } => {
                 self.refill.lost(node, entry, begin);
                 self.kill(node).await?;
-                let rotten = self.cluster.node(node).lock().await.disk.rot(*dice)?;
-                self.log.note(entry, rotten.unwrap_or_else(|| "it has no table yet".into()));
+                match self.cluster.node(node).lock().await.disk.rot(*dice)? {
+                    Some(rotten) => self.log.note(entry, rotten),
+                    None => {
+                        self.refill.nothing_lost();
+                        self.log.note(entry, "it has no table yet".into());
+                    }
+                }
                 self.quiet(fault.length).await;
                 self.start(node, entry).await?;
                 self.refill.back(self.clock.now());

@@ -77,6 +77,11 @@ impl Refill {
         *locked(&self.loss) = Some(Loss { node, entry, since, back: None });
     }
 
+    /// There was nothing to lose.
+    pub(crate) fn nothing_lost(&self) {
+        *locked(&self.loss) = None;
+    }
+
     /// The node is back, without its data.
     pub(crate) fn back(&self, now: Micros) {
         if let Some(loss) = locked(&self.loss).as_mut() {
@@ -192,12 +197,12 @@ impl Refill {
         let due: Vec<&Write> = history.writes.iter().filter(|write| is_due(write, back)).collect();
         match (&look.saw, space.kind) {
             (Saw::Versions(shown), Kind::Causal) => {
-                let graph = Graph::new(&history, shown);
+                let graph = Graph::new(&history, shown, CLOCKS_APART_US_MAX);
                 let puts: Vec<&Write> = due.into_iter().filter(|write| write.act == Act::Put).collect();
-                Ok(graph.accounts_for(&puts, shown))
+                Ok(graph.accounts_for(&puts, shown, self.clock.now()))
             }
             (Saw::Versions(shown), _) => {
-                let rules = Rules { stale: Vec::new(), clocks_apart: CLOCKS_APART_US_MAX };
+                let rules = Rules { clocks_apart: CLOCKS_APART_US_MAX, ..Rules::default() };
                 Ok(lww::accounts_for(&history, &due, shown, &rules))
             }
             (Saw::Elements(elements), _) => Ok(due.iter().all(|write| {

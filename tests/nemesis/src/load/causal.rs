@@ -19,7 +19,7 @@ impl Worker {
                 1
             }
             35..50 => {
-                let intent = Intent { id, act: Act::Put, seen: Vec::new() };
+                let intent = Intent::new(id, Act::Put, Vec::new());
                 self.write(space, key, intent, self.keys(space).put_blind(key, bytes)).await;
                 1
             }
@@ -32,7 +32,7 @@ impl Worker {
         let Some(look) = self.read(space, key).await else { return 1 };
         let mut seen = dots(&look.saw);
         let keys = self.keys(space);
-        let intent = Intent { id, act: Act::Put, seen: seen.clone() };
+        let intent = Intent::new(id, Act::Put, seen.clone());
         let written = match look.context.is_empty() {
             true => self.write(space, key, intent, keys.put_blind(key, bytes)).await,
             false => {
@@ -46,7 +46,7 @@ impl Worker {
         seen.push(dot);
         let id = self.id();
         let bytes = value(id, space.name, key, 60);
-        let intent = Intent { id, act: Act::Put, seen };
+        let intent = Intent::new(id, Act::Put, seen);
         self.write(space, key, intent, keys.put(key, bytes, &written.context)).await;
         3
     }
@@ -54,7 +54,7 @@ impl Worker {
     async fn delete(&mut self, space: &'static Space, key: &str, id: u64) -> u64 {
         let keys = self.keys(space);
         if space.kind == Kind::Lww && self.dice.random_bool(0.5) {
-            let intent = Intent { id, act: Act::Delete, seen: Vec::new() };
+            let intent = Intent::new(id, Act::Delete, Vec::new());
             self.write(space, key, intent, keys.delete_blind(key)).await;
             return 1;
         }
@@ -62,7 +62,7 @@ impl Worker {
         if look.context.is_empty() {
             return 1;
         }
-        let intent = Intent { id, act: Act::Delete, seen: dots(&look.saw) };
+        let intent = Intent::new(id, Act::Delete, dots(&look.saw));
         let context = context(&look);
         self.write(space, key, intent, keys.delete(key, &context)).await;
         2

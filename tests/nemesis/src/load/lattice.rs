@@ -17,7 +17,7 @@ impl Worker {
             }
             40..90 => {
                 let op = format!("{{\"add\":\"{id:016x}\"}}");
-                let intent = Intent { id, act: Act::Add, seen: Vec::new() };
+                let intent = Intent::new(id, Act::Add, Vec::new());
                 self.write(space, key, intent, keys.apply(key, op)).await;
                 1
             }
@@ -29,7 +29,7 @@ impl Worker {
                 }
                 let element = elements[self.dice.random_range(0..elements.len())];
                 let op = format!("{{\"remove\":\"{element:016x}\"}}");
-                let intent = Intent { id, act: Act::Remove(element), seen: Vec::new() };
+                let intent = Intent::new(id, Act::Remove(element), Vec::new());
                 self.write(space, key, intent, keys.apply(key, op)).await;
                 2
             }
@@ -43,7 +43,7 @@ impl Worker {
             return 1;
         }
         let by = self.dice.random_range(1..1000);
-        let intent = Intent { id: self.id(), act: Act::Increment(by), seen: Vec::new() };
+        let intent = Intent::new(self.id(), Act::Increment(by), Vec::new());
         self.write(space, key, intent, self.keys(space).apply(key, format!("+{by}"))).await;
         1
     }

@@ -167,7 +167,7 @@ impl Worker {
     where
         F: Future<Output = Result<Written, Error>>,
     {
-        let Intent { id, act, seen } = intent;
+        let Intent { id, act, seen, ttl } = intent;
         let op = match act {
             Act::Put => Op::Put,
             Act::Delete => Op::Delete,
@@ -179,7 +179,7 @@ impl Worker {
         self.shared.measures.done(op, begin, end, written.as_ref().err());
         let outcome = outcome(&written);
         let sloppy = written.as_ref().is_ok_and(|written| written.acks.sloppy);
-        let write = Write { id, act, seen, begin, end, outcome, sloppy };
+        let write = Write { id, act, seen, begin, end, outcome, sloppy, ttl };
         self.shared.history.write(space.name, key, write);
         written.ok()
     }
@@ -190,6 +190,13 @@ struct Intent {
     id: u64,
     act: Act,
     seen: Vec<Dot>,
+    ttl: Option<Micros>,
+}
+
+impl Intent {
+    fn new(id: u64, act: Act, seen: Vec<Dot>) -> Intent {
+        Intent { id, act, seen, ttl: None }
+    }
 }
 
 /// What an answer says about the fate of a write. What the library does not call uncertain had no
