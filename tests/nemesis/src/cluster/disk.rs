@@ -16,6 +16,9 @@ use std::{
 
 /// What fills a disk.
 const BALLAST: &str = "ballast";
+/// How a node names what it sets aside, and what is there while it is at it.
+const SET_ASIDE: &str = "set-aside-";
+const SETTING_ASIDE: &str = "SETTING-ASIDE";
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -64,8 +67,7 @@ impl Disk {
         self.home.join("disk")
     }
 
-    /// Where the node keeps its data. Not the mount itself: a node that must begin anew sets this
-    /// directory aside.
+    /// Where the node keeps its data. Not the mount itself, for it is lost and put back as a whole.
     pub(crate) fn data(&self) -> PathBuf {
         self.mount().join("data")
     }
@@ -150,19 +152,16 @@ impl Disk {
         Ok(Some(format!("{count} bytes at {offset} of {size} of {name}")))
     }
 
-    /// Directories that the node has set aside since; they are removed, for the disk is small.
+    /// What the node itself has set aside because it may not use it again. It is removed, for the
+    /// disk is small.
     pub(crate) fn left_behind(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.mount()).into_iter().flatten().flatten();
-        let others = entries.filter(|entry| {
-            let name = entry.file_name();
-            name != "data" && name != BALLAST && name != "lost+found"
-        });
-        others
-            .map(|entry| {
-                remove(&entry.path()).ok();
-                entry.file_name().to_string_lossy().into_owned()
-            })
-            .collect()
+        if self.data().join(SETTING_ASIDE).exists() {
+            return Vec::new();
+        }
+        let entries = fs::read_dir(self.data()).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let asides = names.filter(|name| name.starts_with(SET_ASIDE));
+        asides.filter(|name| remove(&self.data().join(name)).is_ok()).collect()
     }
 }
 

@@ -25,6 +25,9 @@ use tokio::{process::Command, time::sleep};
 /// How long a process may live on when its syncs fail, with writes going on.
 const DEATH: Duration = Duration::from_secs(30);
 
+/// An old disk that is whole again may still be noticed to be old for so long.
+const SET_ASIDE_US_MAX: Micros = 10_000_000;
+
 /// A fault that was inflicted.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Entry {
@@ -246,10 +249,6 @@ impl Nemesis {
                 self.log.violate("C14", &network::name(node), what);
             }
         }
-        let left = self.cluster.node(node).lock().await.disk.left_behind();
-        if !left.is_empty() {
-            self.log.note(entry, format!("set aside by the node: {}", left.join(", ")));
-        }
         Ok(())
     }
 
@@ -343,6 +342,22 @@ impl Nemesis {
         Ok(())
     }
 
+    /// A node that sets its data aside must have been given a disk that it may not use.
+    fn set_aside(&self, node: usize, name: &str) {
+        let now = self.clock.now();
+        let at = format!("at {:.1} s it set its data aside as {name} and began anew", now as f64 / 1e6);
+        let mut entries = locked(&self.log.entries);
+        let unusable = |entry: &&mut Entry| {
+            entry.node == network::name(node)
+                && entry.kind == Kind::OldDisk.name()
+                && entry.refilled_us.is_none_or(|refilled| now < refilled + SET_ASIDE_US_MAX)
+        };
+        match entries.iter_mut().rev().find(unusable) {
+            Some(entry) => entry.notes.push(at),
+            None => self.log.violate("C14", &network::name(node), format!("{at}, and its disk was not old")),
+        }
+    }
+
     /// Notices nodes that end by themselves, and starts them again. Runs for ever.
     pub(crate) async fn guard(&self) {
         loop {
@@ -350,6 +365,7 @@ impl Nemesis {
             for index in 0..self.cluster.len() {
                 // A node that somebody does something to is not ours now.
                 let Ok(mut node) = self.cluster.node(index).try_lock() else { continue };
+                node.disk.left_behind().iter().for_each(|name| self.set_aside(index, name));
                 let Some(status) = node.ended() else { continue };
                 let now = self.clock.now();
                 self.log.goes_down(index, now);
