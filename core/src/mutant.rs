@@ -52,6 +52,9 @@ pub enum Mutant {
     HintDroppedBeforeAck,
     /// A hint that comes home replaces what is there (riak_kv#847).
     LateHintOverwrites,
+    /// A register's write is stamped by the coordinator's clock alone, below what its client had read
+    /// (scylladb#7082).
+    ClockAlone,
 }
 
 impl Mutant {
@@ -79,5 +82,6 @@ impl Mutant {
         Mutant::HintCountedBeforeDurable,
         Mutant::HintDroppedBeforeAck,
         Mutant::LateHintOverwrites,
+        Mutant::ClockAlone,
     ];
 }

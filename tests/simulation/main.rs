@@ -5,6 +5,7 @@
 //! `docs/testing.md`. Absent: real processes.
 
 mod algebra;
+mod scenarios;
 mod small_model;
 
 use merganser_tests::sim::bug::Bug;

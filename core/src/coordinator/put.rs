@@ -239,7 +239,8 @@ impl Node {
         };
         let Some(writing) = self.writing.get(&op) else { return };
         let writing_primaries = writing.primaries.clone();
-        let after = writing.context.as_ref().and_then(|context| context.stamp).unwrap_or_default();
+        let seen = writing.context.as_ref().and_then(|context| context.stamp).unwrap_or_default();
+        let after = if self.mutant(Mutant::ClockAlone) { Stamp::default() } else { seen };
         let stamp = self.clock.issue(now, after);
         let Some(version) = version_of(change, stamp, writing.request_id) else { return };
         self.minted(op, Minted { dot, previous: 0, stamp, seen: DotSet::single(dot, 0), siblings: 1 });

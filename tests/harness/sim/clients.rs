@@ -56,6 +56,8 @@ pub(super) struct Attempt {
     pub(super) client: Option<usize>,
     pub(super) begun_us: u64,
     pub(super) answered: bool,
+    /// The answer, where nobody remembers it.
+    pub(super) told: Option<(Outcome, Option<Memory>)>,
     /// See C14.
     pub(super) begun_in_health: bool,
     request: Request,
@@ -160,6 +162,7 @@ impl World {
             client,
             begun_us: self.now_us,
             answered: false,
+            told: None,
             begun_in_health: self.healthy,
             request: request.clone(),
         });
@@ -262,6 +265,7 @@ impl World {
             let members: Vec<NodeId> = self.machines.iter().map(|machine| machine.id).collect();
             c13_members::on_reply(op, acks, &self.primaries(self.history.ops[op].key), &members)?;
         }
+        let told = client.is_none().then(|| outcome.clone());
         let remember = match outcome {
             Outcome::Wrote(reply) => self.on_wrote(op, begun_us, &reply)?,
             Outcome::Got(reply) => self.on_got(op, begun_us, &reply)?,
@@ -270,11 +274,15 @@ impl World {
                 if self.attempts[ticket.0 as usize].begun_in_health {
                     c14_progress::on_problem_in_health(op, &problem)?;
                 }
+                self.attempts[ticket.0 as usize].told = told.map(|outcome| (outcome, None));
                 let unknown = self.on_failed(op, &problem)?;
                 self.proceed(ticket.0, unknown);
                 return Ok(());
             }
         };
+        if let Some(outcome) = told {
+            self.attempts[ticket.0 as usize].told = Some((outcome, Some(remember.clone())));
+        }
         let key = self.history.ops[op].key;
         // Some clients go on with what they knew before: contexts may be old.
         if let Some(client) = client {

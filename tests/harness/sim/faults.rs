@@ -357,7 +357,7 @@ impl World {
     }
 
     /// A process dies; with a seed, its machine loses power.
-    fn die(&mut self, node: usize, code: Code, power_loss: Option<u64>) {
+    pub(super) fn die(&mut self, node: usize, code: Code, power_loss: Option<u64>) {
         let machine = &mut self.machines[node];
         let boot = machine.process.as_ref().map_or(0, |process| process.boot);
         self.trace.note(self.now_us, code, [node as u64, boot, power_loss.unwrap_or_default()], || {

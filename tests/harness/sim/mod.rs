@@ -22,6 +22,7 @@ mod network;
 pub mod options;
 pub mod plugins;
 pub mod run;
+pub mod script;
 pub mod seeds;
 mod settle;
 pub mod trace;

@@ -4,7 +4,7 @@
 
 use super::options::Options;
 use super::world::{Coverage, World};
-use crate::properties::Violation;
+use crate::properties::{Check, Violation};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Once;
@@ -54,17 +54,19 @@ fn install_hook() {
     });
 }
 
+/// Does it; a panic is a violation.
+pub fn caught(does: impl FnOnce() -> Check) -> Check {
+    install_hook();
+    PANIC.set(Some(String::new()));
+    let result = catch_unwind(AssertUnwindSafe(does));
+    let panic = PANIC.take();
+    result.unwrap_or_else(|_| Err(Violation { property: "panic", text: panic.unwrap_or_default() }))
+}
+
 /// Runs it, with the lines of its trace or without.
 pub fn run(options: Options, lines: bool) -> Report {
-    install_hook();
     let mut world = World::new(options, lines);
-    PANIC.set(Some(String::new()));
-    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let panic = PANIC.take();
-    let violation = match result {
-        Ok(result) => result.err(),
-        Err(_) => Some(Violation { property: "panic", text: panic.unwrap_or_default() }),
-    };
+    let violation = caught(|| world.run()).err();
     Report {
         violation,
         trace_hash: world.trace.hash(),

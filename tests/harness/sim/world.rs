@@ -155,8 +155,8 @@ impl World {
         }
     }
 
-    /// The whole run.
-    pub(super) fn run(&mut self) -> Check {
+    /// All processes start.
+    pub(super) fn begin(&mut self) -> Check {
         for node in 0..self.machines.len() {
             if self.options.skew_ms_max > 0 {
                 let skew = self.dice.below(2 * self.options.skew_ms_max + 1) as i64;
@@ -164,6 +164,12 @@ impl World {
             }
             self.boot(node)?;
         }
+        Ok(())
+    }
+
+    /// The whole run.
+    pub(super) fn run(&mut self) -> Check {
+        self.begin()?;
         for client in 0..self.clients.len() {
             let think = self.client_dice.below(20_000);
             self.schedule(think, Due::Client { client });
