@@ -6,6 +6,7 @@
 //!   history    what clients asked and were told; what states showed
 //!   losses     what machines lost, and what that excuses
 //!   properties what must hold, one file each
+//!   scenarios  bugs of others, each as a story
 //!   small_model/ every order of a few steps of three replicas
 //!   bin/sim    many seeds, one seed with its trace, the known bugs
 //! ```
@@ -17,5 +18,6 @@
 pub mod history;
 pub mod losses;
 pub mod properties;
+pub mod scenarios;
 pub mod sim;
 pub mod small_model;

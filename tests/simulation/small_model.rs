@@ -1,14 +1,7 @@
 //! The small model, whole: the rules hold in every order of its steps, and each known bug in them
 //! shows. Larger bounds take longer: `sim --model`, see `docs/testing.md`.
 
-use merganser_tests::small_model::{Bounds, Variant, search};
-
-/// Bounds whose whole space is a matter of seconds.
-const SPACES: [Bounds; 3] = [
-    Bounds { puts: 4, deletes: 1, crashes: 0, losses: 0, late: 0 },
-    Bounds { puts: 2, deletes: 1, crashes: 1, losses: 1, late: 0 },
-    Bounds { puts: 1, deletes: 1, crashes: 1, losses: 1, late: 2 },
-];
+use merganser_tests::small_model::{Bounds, SPACES, Variant, search};
 
 #[test]
 fn no_order_of_puts_crashes_lost_disks_and_collected_deletes_breaks_a_promise() {

@@ -5,11 +5,13 @@
 //! is the properties'.
 
 use anyhow::{Context, bail};
+use merganser_tests::scenarios::SCENARIOS;
 use merganser_tests::sim::bug::Bug;
 use merganser_tests::sim::seeds::{self, Summary};
 use merganser_tests::sim::trace::LEGEND;
 use merganser_tests::sim::{Options, Report, run};
 use merganser_tests::small_model::{self, Bounds, Variant};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -25,6 +27,8 @@ sim: the cluster in one thread, from one seed
   --trace          with --seed or --options: print every step
   --mutants        run the known bugs instead: each must be noticed within --budget seeds (default 500)
   --bug NAME       with --seed: run with this bug; with --mutants: only this one
+  --scenarios      the bugs of others as stories: each must hold, and fail with its known bug
+  --all            seeds, scenarios, small model, and all known bugs over the whole budget, as tables
   --model BOUNDS   the small model: puts,deletes,crashes,losses,late (4,1,0,0,0), its whole space
   --replay N       run the first N seeds twice, once more in another process, compare their traces
   --hash           with --seed: print the hash of the trace and nothing else
@@ -43,6 +47,8 @@ struct Arguments {
     mutants: bool,
     bug: Option<Bug>,
     budget: Option<u64>,
+    scenarios: bool,
+    all: bool,
     model: Option<Bounds>,
     replay: Option<u64>,
     hash: bool,
@@ -65,6 +71,8 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
             "--mutants" => parsed.mutants = true,
             "--bug" => parsed.bug = Some(Bug::of_name(&value()?)?),
             "--budget" => parsed.budget = Some(value()?.parse()?),
+            "--scenarios" => parsed.scenarios = true,
+            "--all" => parsed.all = true,
             "--model" => parsed.model = Some(bounds(&value()?)?),
             "--replay" => parsed.replay = Some(value()?.parse()?),
             "--hash" => parsed.hash = true,
@@ -85,7 +93,14 @@ fn main() -> anyhow::Result<ExitCode> {
     let ops = arguments.ops.unwrap_or(200);
     let threads =
         arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let good = if let Some(bounds) = arguments.model {
+    let good = if arguments.all {
+        let seeds = many(&arguments, ops, threads)?;
+        let stories = scenarios();
+        let spaces = small_model::SPACES.into_iter().map(model).fold(true, |good, one| good & one);
+        seeds & stories & spaces & table(&arguments, ops, threads)
+    } else if arguments.scenarios {
+        scenarios()
+    } else if let Some(bounds) = arguments.model {
         model(bounds)
     } else if let Some(options) = single(&arguments, ops)? {
         one(options, arguments.trace, arguments.hash)
@@ -233,6 +248,45 @@ fn model(bounds: Bounds) -> bool {
         way.iter().for_each(|step| println!("  {step:?}"));
     }
     found.violation.is_none()
+}
+
+/// Every known bug over the whole budget: in how many seeds it is noticed, and by what.
+fn table(arguments: &Arguments, ops: u64, threads: usize) -> bool {
+    let budget = arguments.budget.unwrap_or(500);
+    let mut good = true;
+    println!("\n| bug | first seed | noticed by, of {budget} seeds |\n|---|---|---|");
+    for bug in Bug::all() {
+        let make = |index| Options { bug: Some(bug), ..Options::from_seed(1 + index, ops) };
+        let found = seeds::sweep(budget, threads, usize::MAX, make, |_| {}).failed;
+        let mut by: BTreeMap<&str, usize> = BTreeMap::new();
+        for violation in found.iter().filter_map(|report| report.violation.as_ref()) {
+            *by.entry(violation.property).or_default() += 1;
+        }
+        let mut by: Vec<(&str, usize)> = by.into_iter().collect();
+        by.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let by: Vec<String> = by.iter().map(|(property, count)| format!("{property} {count}")).collect();
+        let first = found.first().map_or("never".into(), |report| report.options.seed.to_string());
+        println!("| `{bug:?}` | {first} | {} |", by.join(", "));
+        good &= !found.is_empty();
+    }
+    good
+}
+
+fn scenarios() -> bool {
+    let mut good = true;
+    println!("\n| report | what was seen there | here | with |\n|---|---|---|---|");
+    for scenario in &SCENARIOS {
+        let ((holds, trace), (bites, _)) = (scenario.tell(None), scenario.tell(Some(scenario.bug)));
+        let here = if holds.is_ok() { "holds" } else { "BROKEN" };
+        let with =
+            bites.as_ref().err().map_or("NOT NOTICED".into(), |violation| violation.property.to_string());
+        println!("| {} | {} | {here} | `{:?}`: {with} |", scenario.report, scenario.seen, scenario.bug);
+        if let Err(violation) = &holds {
+            println!("{trace}\n{}: {}", violation.property, violation.text);
+        }
+        good &= holds.is_ok() && bites.is_err();
+    }
+    good
 }
 
 fn replay(count: u64, ops: u64) -> anyhow::Result<bool> {

@@ -9,7 +9,6 @@ use super::machine::Trip;
 use super::trace::Code;
 use super::world::{Due, World};
 use crate::properties::Check;
-use crate::properties::c12_disk::Promises;
 use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind, SimFs};
 
 /// A kind of fault.
@@ -50,11 +49,15 @@ pub enum FaultKind {
     DiskLoss,
     /// No plugin answers anywhere.
     PluginOutage,
+    /// One direction of one link is cut, and nobody is told.
+    SilentOneWay,
+    /// A disk is copied; later its machine comes back with that copy. Under the same rule as a lost one.
+    RolledBackDisk,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 17] = [
+    pub const ALL: [FaultKind; 19] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::Blackout,
@@ -72,6 +75,8 @@ impl FaultKind {
         FaultKind::FalseLinkDown,
         FaultKind::DiskLoss,
         FaultKind::PluginOutage,
+        FaultKind::SilentOneWay,
+        FaultKind::RolledBackDisk,
     ];
 
     /// Its bit in `Options::faults`.
@@ -225,11 +230,16 @@ impl World {
             FaultKind::DiskLoss if up && self.may_stop() && self.may_lose_a_disk() => {
                 self.strike(kind, node, lasts);
                 self.die(node, "KI", None);
-                self.machines[node].fs = SimFs::new();
-                self.machines[node].promises = Promises::default();
+                self.machines[node].replace_disk(SimFs::new(), false);
                 self.history.losses.disk_lost(self.now_us, node);
                 self.schedule(lasts, Due::Undo(Undo::Restart { node }));
             }
+            FaultKind::SilentOneWay => {
+                self.strike(kind, node, peer as u64);
+                self.network.cut(node, peer);
+                self.schedule(lasts, Due::Undo(Undo::Mend { links: vec![(node, peer)] }));
+            }
+            FaultKind::RolledBackDisk => self.roll_back(node, lasts),
             FaultKind::PluginOutage => {
                 self.strike(kind, node, lasts);
                 self.plugins_out = true;
@@ -238,6 +248,39 @@ impl World {
             _ => self.count("fault spared by the atlas"),
         }
         Ok(())
+    }
+
+    /// Copies a disk, or puts an old copy back.
+    fn roll_back(&mut self, node: usize, lasts: u64) {
+        let Some(node) = self.machines.iter().position(|machine| machine.old_disk.is_some()) else {
+            let seed = self.fault_dice.next();
+            let copy = self.machines[node].fs.crash_image(seed);
+            self.machines[node].old_disk = Some(copy);
+            return self.count("disk copied");
+        };
+        let machine = &self.machines[node];
+        let up = machine.process.is_some() && machine.paused_until_us.is_none();
+        if !up || !self.may_stop() || !self.may_lose_a_disk() {
+            return self.count("fault spared by the atlas");
+        }
+        self.strike(FaultKind::RolledBackDisk, node, lasts);
+        self.die(node, "KI", None);
+        if let Some(copy) = self.machines[node].old_disk.take() {
+            self.machines[node].replace_disk(copy, true);
+        }
+        self.history.losses.disk_lost(self.now_us, node);
+        self.schedule(lasts, Due::Undo(Undo::Restart { node }));
+    }
+
+    /// A node has found that its disk is not to be used: its machine gets an empty one.
+    pub(super) fn rejoin_empty(&mut self, node: usize) -> Check {
+        if self.machines[node].process.is_some() {
+            self.count("rejoined empty");
+            self.die(node, "KI", None);
+        }
+        self.machines[node].replace_disk(SimFs::new(), false);
+        self.history.losses.disk_lost(self.now_us, node);
+        self.boot(node)
     }
 
     /// Whether one more machine may stop while a majority goes on.

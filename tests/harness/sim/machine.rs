@@ -43,6 +43,12 @@ pub(super) struct Machine {
     pub(super) disk_slowness: u64,
     /// After so many more states were sent, that happens.
     pub(super) tripwire: Option<(u64, Trip)>,
+    /// An old copy of its disk, which may be put back.
+    pub(super) old_disk: Option<SimFs>,
+    /// Its disk is an old copy: it has to notice, or to do no harm.
+    pub(super) is_rolled_back: bool,
+    /// Bits of its disk have changed by themselves.
+    pub(super) is_rotten: bool,
     /// What storage said is on its disk.
     pub(super) promises: Promises,
     /// Told at the last boot.
@@ -137,6 +143,9 @@ impl Machine {
             skew_ms: 0,
             disk_slowness: 1,
             tripwire: None,
+            old_disk: None,
+            is_rolled_back: false,
+            is_rotten: false,
             promises: Promises::default(),
             last_actor: None,
         }
@@ -212,6 +221,14 @@ impl Machine {
         let node = Node::new(config, identity, catalog, fresh.seed);
         self.process = Some(Process { node, db, done, boot: self.boots, armed: None, disk_due: false });
         Ok(())
+    }
+
+    /// Its disk is another one from here on.
+    pub(super) fn replace_disk(&mut self, disk: SimFs, is_rolled_back: bool) {
+        assert!(self.process.is_none(), "nobody uses the disk");
+        self.fs = disk;
+        self.promises = Promises::default();
+        (self.is_rolled_back, self.is_rotten) = (is_rolled_back, false);
     }
 
     /// C12, of a running process.

@@ -157,8 +157,7 @@ impl Script {
     /// The process dies and its disk is lost with it.
     pub fn lose_disk(&mut self, node: usize) {
         self.world.die(node, "KI", None);
-        self.world.machines[node].fs = SimFs::new();
-        self.world.machines[node].promises = Default::default();
+        self.world.machines[node].replace_disk(SimFs::new(), false);
         self.world.history.losses.disk_lost(self.world.now_us, node);
     }
 

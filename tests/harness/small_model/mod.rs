@@ -44,6 +44,13 @@ impl Variant {
     }
 }
 
+/// Bounds whose whole space is a matter of seconds.
+pub const SPACES: [Bounds; 3] = [
+    Bounds { puts: 4, deletes: 1, crashes: 0, losses: 0, late: 0 },
+    Bounds { puts: 2, deletes: 1, crashes: 1, losses: 1, late: 0 },
+    Bounds { puts: 1, deletes: 1, crashes: 1, losses: 1, late: 2 },
+];
+
 /// What a search found.
 #[derive(Debug, Default)]
 pub struct Found {
