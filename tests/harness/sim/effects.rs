@@ -5,6 +5,7 @@
 //! way, writes submitted, replies. Each message takes the way over its bytes. Absent: decisions.
 
 use super::bug::Bug;
+use super::faults::Undo;
 use super::machine::{to_core, to_durability, to_failure, to_op};
 use super::network::Fate;
 use super::plugins::StandIn;
@@ -103,9 +104,12 @@ impl World {
                 }
                 Effect::AdminReply { .. } => {}
                 Effect::RejoinEmpty { reason } => {
-                    // No fault of the atlas takes a disk back to what it was.
-                    let name = &self.machines[node].name;
-                    return broken("C12", format!("{name} gives up a disk that is whole: {reason:?}"));
+                    let machine = &self.machines[node];
+                    if !machine.is_rolled_back {
+                        let name = &machine.name;
+                        return broken("C12", format!("{name} gives up a disk that is whole: {reason:?}"));
+                    }
+                    self.schedule(0, Due::Undo(Undo::RejoinEmpty { node, boot: machine.boots }));
                 }
             }
         }

@@ -93,6 +93,7 @@ impl FaultKind {
 /// The end of a fault.
 pub(super) enum Undo {
     Restart { node: usize },
+    RejoinEmpty { node: usize, boot: u64 },
     Resume { node: usize },
     PowerLoss { node: usize },
     Mend { links: Vec<(usize, usize)> },
@@ -338,6 +339,11 @@ impl World {
             Undo::Restart { node } => {
                 if self.machines[node].process.is_none() {
                     return self.boot(node);
+                }
+            }
+            Undo::RejoinEmpty { node, boot } => {
+                if self.machines[node].boots == boot {
+                    return self.rejoin_empty(node);
                 }
             }
             Undo::Resume { node } => self.resume(node),

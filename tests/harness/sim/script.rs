@@ -70,6 +70,7 @@ impl Script {
             plugin_us_max: 10,
             fault_period_us: 1,
             fault_us_max: 1,
+            gossip_period_ms: 100,
             memtable_bytes: 64 << 10,
             ..Options::default()
         };
