@@ -121,7 +121,13 @@ impl Node {
     pub(crate) fn hints_period(&mut self, now: Millis, effects: &mut Effects) {
         self.hints.wake_at = None;
         if !self.hints.counted {
-            self.count_hints(None, effects);
+            if !self.hints.is_counting {
+                self.count_hints(None, effects);
+            }
+            return self.wake_hints(now.after(self.config.hint_period_ms));
+        }
+        // What an old disk keeps for others never leaves it.
+        if !self.membership.is_serving() {
             return self.wake_hints(now.after(self.config.hint_period_ms));
         }
         let is_late = |leaving: &&Leaving| now.since(leaving.since) >= PATIENCE_MS;

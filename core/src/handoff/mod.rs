@@ -45,6 +45,7 @@ pub(crate) struct Hints {
     shelves: Shelves,
     /// Those from before the start are counted.
     counted: bool,
+    is_counting: bool,
     passes: BTreeMap<NodeId, Pass>,
     /// When a target is next looked at.
     rests: BTreeMap<NodeId, Millis>,
@@ -143,6 +144,7 @@ impl Node {
     pub(crate) fn count_hints(&mut self, from: Option<Bytes>, effects: &mut Effects) {
         let (first, to) = storage_key::hints_all();
         let from = from.unwrap_or(first);
+        self.hints.is_counting = true;
         let ticket = self.ticket(Purpose::Scan(ScanFor::HintCount));
         let (records_max, bytes_max) = (COUNT_RECORDS_MAX, COUNT_BYTES_MAX);
         effects.push(Effect::Scan { ticket, from, to, records_max, bytes_max, heads_only: true });
@@ -155,6 +157,7 @@ impl Node {
         result: Result<ScanPage, StorageFailure>,
         effects: &mut Effects,
     ) {
+        self.hints.is_counting = false;
         let Ok(page) = result else { return self.wake_hints(now.after(self.config.hint_period_ms)) };
         for (storage_key, Record { head, .. }) in page.entries {
             let Some((target, object)) = storage_key::parse_hint(&storage_key) else { continue };
