@@ -59,7 +59,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 22] = [
+    pub const ALL: [Mutant; 23] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
