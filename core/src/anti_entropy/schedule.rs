@@ -82,7 +82,8 @@ impl Node {
         let period = self.config.anti_entropy_period_ms.max(4);
         let jitter = self.random_below(period / 2);
         self.set_timer(now.after(period * 3 / 4 + jitter), Timer::AntiEntropy);
-        if self.anti_entropy.round.is_some() || !self.anti_entropy.loaded {
+        // What an old disk holds is compared with nobody.
+        if self.anti_entropy.round.is_some() || !self.anti_entropy.loaded || !self.membership.is_serving() {
             return;
         }
         let mut keyspaces: BTreeMap<NodeId, Vec<KeyspaceId>> = BTreeMap::new();
