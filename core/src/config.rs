@@ -77,6 +77,10 @@ pub struct Config {
     pub shared_reads_per_s: u32,
     /// Bytes of plugins' answers that are kept for further reads.
     pub view_cache_bytes: usize,
+    /// A pass of the scrub begins so long after the one before (see `anti_entropy::scrub`).
+    pub scrub_period_ms: u64,
+    /// What the scrub reads in a second at most, in bytes.
+    pub scrub_bytes_per_s: u64,
     /// A bug to run with, in a simulation that must find it.
     #[cfg(feature = "mutants")]
     pub mutant: Option<crate::mutant::Mutant>,
@@ -113,6 +117,8 @@ impl Config {
             cost_in_flight_max: 256 << 20,
             shared_reads_per_s: 500,
             view_cache_bytes: 16 << 20,
+            scrub_period_ms: 7 * 24 * 3_600_000,
+            scrub_bytes_per_s: 4 << 20,
             #[cfg(feature = "mutants")]
             mutant: None,
         }

@@ -18,6 +18,7 @@ use crate::message::Message;
 use crate::plugin::{PluginAnswer, PluginCall, PluginFacts};
 use crate::request::{Outcome, Request};
 use crate::ring::Slot;
+use crate::version::Digest;
 use bytes::Bytes;
 
 /// Something happened.
@@ -64,6 +65,11 @@ pub enum Event {
         ticket: Ticket,
         /// What there is, as far as it was read.
         result: Result<ScanPage, StorageFailure>,
+    },
+    /// Storage has found that it cannot read something, without being asked for it: its verifier.
+    Damaged {
+        /// Half-open ranges of storage keys.
+        ranges: Vec<(Bytes, Bytes)>,
     },
     /// Writes are done: all of them durable as asked for, or none known to be.
     WritesDone {
@@ -315,6 +321,23 @@ pub enum Notice {
         keyspace: String,
         /// Which key.
         key: Bytes,
+    },
+    /// Two replicas hold other contents of a key under equal causality: a plugin that is not deterministic,
+    /// or rot. Both are kept as evidence where the lesser is replaced; the larger digest wins on all replicas.
+    Divergence {
+        /// In which keyspace.
+        keyspace: String,
+        /// Which key.
+        key: Bytes,
+        /// Of the content here.
+        mine: Digest,
+        /// Of the peer's.
+        theirs: Digest,
+        /// Who that is.
+        peer: NodeId,
+        /// The plugin that joins this keyspace's states. Where it tells states apart by fingerprint, other
+        /// bytes alone do not speak against it.
+        suspect: Option<PluginHash>,
     },
     /// A leaf of this node's own tree was not what its keys add up to; it is now.
     LeafCorrected {

@@ -5,6 +5,7 @@
 //! messages. Absent: framing and authentication, which are the link's.
 
 use crate::anti_entropy::Exchange;
+use crate::anti_entropy::scrub;
 use crate::catalog::Catalog;
 use crate::event::Record;
 use crate::id::{KeyspaceId, NodeId, OpId, PluginHash, RequestId};
@@ -102,6 +103,8 @@ pub enum Message {
         /// From this byte on.
         offset: u64,
     },
+    /// Values held against one another, and fetched.
+    Scrub(scrub::Check),
     /// Bytes of a module.
     PluginChunk {
         /// Which.
@@ -243,6 +246,10 @@ impl Message {
                 b.put_u8(11);
                 exchange.put(b);
             }
+            Message::Scrub(check) => {
+                b.put_u8(20);
+                check.put(b);
+            }
         }
     }
 
@@ -304,6 +311,7 @@ impl Message {
                 record: codec::read_record(&mut r)?,
             },
             11 => Message::Tree(Exchange::read(&mut r)?),
+            20 => Message::Scrub(scrub::Check::read(&mut r)?),
             _ => return Err(Malformed("message kind")),
         };
         r.end("message")?;
@@ -321,6 +329,7 @@ impl Message {
             }
             Message::PluginChunk { bytes, .. } => bytes.len(),
             Message::Tree(exchange) => exchange.size_bytes(),
+            Message::Scrub(check) => check.size_bytes(),
             _ => 256,
         }
     }

@@ -3,6 +3,7 @@
 //! In: [`Event`]s, the time. Out: [`Effects`]. Shared here: who this node is, tickets and timers,
 //! links, counters. Absent: every decision about keys; see `coordinator` and `replica`.
 
+use crate::anti_entropy::scrub::{Comparing, RefillStep, ScrubPage, Serving};
 use crate::anti_entropy::{AntiEntropy, KeysAsked, Rescan, StatesAsked, TreeWrite, WorkScan};
 use crate::boot::{self, Incarnation};
 use crate::catalog::Catalog;
@@ -82,6 +83,10 @@ pub(crate) enum Purpose {
     Identity,
     /// What was known of the members before this boot.
     Members,
+    /// One's own record, which a peer's is to replace.
+    ScrubOwn(OpId),
+    /// A range that is written anew.
+    Refill(RefillStep),
     /// A page of a range.
     Scan(ScanFor),
     /// Something of hints.
@@ -114,6 +119,16 @@ pub(crate) enum ScanFor {
     Keys(KeysAsked),
     /// Own states that a peer asks for.
     States(StatesAsked),
+    /// Own records, to be held against their digests.
+    Scrub(ScrubPage),
+    /// Own heads, which a peer's keys are held against.
+    ScrubCompare(Box<Comparing>),
+    /// Own records for a peer.
+    ScrubFetch(Serving),
+    /// Evidence, to be counted.
+    Evidence,
+    /// The number of the last damage.
+    Damage,
 }
 
 /// What a time that has come is for.
@@ -147,6 +162,8 @@ pub(crate) enum Timer {
     Rescans,
     /// The budget of repair allows another message.
     Outbox,
+    /// The scrub goes on.
+    Scrub,
 }
 
 /// Where an outcome goes.
@@ -279,6 +296,7 @@ impl Node {
         self.count_hints(None, effects);
         let first = self.random_below(self.config.anti_entropy_period_ms);
         self.set_timer(now.after(first), Timer::AntiEntropy);
+        self.start_scrub(now, effects);
     }
 
     /// Takes in one event and says what to do.
@@ -313,8 +331,10 @@ impl Node {
                 Some(Purpose::Module(hash)) => self.module_read(hash, result, effects),
                 Some(Purpose::Members) => self.members_read(now, result, effects),
                 Some(Purpose::Hint(task)) => self.hint_task_read(now, task, result, effects),
+                Some(Purpose::ScrubOwn(op)) => self.scrub_own_read(now, op, result, effects),
                 _ => {}
             },
+            Event::Damaged { ranges } => self.damage_told(now, ranges),
             Event::ScanDone { ticket, result } => {
                 if let Some(Purpose::Scan(scan)) = self.tickets.remove(&ticket) {
                     self.scanned(now, scan, result, effects);
@@ -335,6 +355,7 @@ impl Node {
                             self.hints_removed(target, &ids, &result, effects);
                         }
                         Some(Purpose::Identity) => self.identity_written(now, &result, effects),
+                        Some(Purpose::Refill(step)) => self.refill_written(now, step, result.is_ok()),
                         _ => {}
                     }
                 }
@@ -367,6 +388,11 @@ impl Node {
             ScanFor::Work { id, scan } => self.work_scanned(now, id, scan, result, effects),
             ScanFor::Keys(asked) => self.keys_scanned(asked, result, effects),
             ScanFor::States(asked) => self.states_read(now, asked, result, effects),
+            ScanFor::Scrub(page) => self.scrub_page_read(now, page, result, effects),
+            ScanFor::ScrubCompare(comparing) => self.compared(now, *comparing, result, effects),
+            ScanFor::ScrubFetch(serving) => self.fetch_read(serving, result, effects),
+            ScanFor::Evidence => self.evidence_counted(result),
+            ScanFor::Damage => self.damage_numbered(now, result, effects),
         }
     }
 
@@ -393,6 +419,7 @@ impl Node {
             Message::Tree(exchange) => self.exchange(now, from, exchange, effects),
             Message::CatalogPush { catalog } => self.catalog_pushed(now, from, catalog, effects),
             Message::Gossip(gossip) => self.gossip(now, from, gossip, effects),
+            Message::Scrub(check) => self.scrub_message(now, from, check, effects),
             Message::PluginFetch { hash, offset } => self.plugin_fetch(from, hash, offset, effects),
             Message::PluginChunk { hash, offset, size_bytes, bytes } => {
                 self.plugin_chunk(from, hash, offset, size_bytes, bytes, effects);
@@ -423,6 +450,7 @@ impl Node {
                 Timer::Exchange => self.check_round(now, effects),
                 Timer::Rescans => self.go_on_rescanning(now, effects),
                 Timer::Outbox => self.empty_outbox(now, effects),
+                Timer::Scrub => self.scrub_due(now, effects),
             }
         }
     }

@@ -268,6 +268,13 @@ impl Node {
                 Job::Sync { state, record, completions } => {
                     self.sync(active, storage_key, state, record, completions, effects)
                 }
+                Job::Replace { state, record } => {
+                    let own = active.state.as_mut().filter(|own| own.digest() == state.digest());
+                    if let Some(own) = own {
+                        *own = state;
+                        (active.record, active.dirty) = (Some(record), true);
+                    }
+                }
                 Job::Write { op, change } => match self.apply_change(now, active, op, change, effects) {
                     coordinator::Step::Done => {}
                     coordinator::Step::NoDot(change) => {
@@ -628,6 +635,7 @@ impl Node {
                         Job::Sync { completions, .. } => {
                             self.complete(completions, Err(Refusal::Storage), effects);
                         }
+                        Job::Replace { .. } => {}
                         Job::Write { op, .. } => {
                             self.write_failed(op, Problem::Storage { reason: reason.clone() }, effects);
                         }

@@ -30,6 +30,46 @@ pub fn object_at(keyspace: KeyspaceId, token: Token, key: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
+/// All objects of a keyspace: from, inclusive, and to, exclusive.
+pub fn objects(keyspace: KeyspaceId) -> (Bytes, Bytes) {
+    (object_range(keyspace, Slot(0)).0, object_range(keyspace, Slot(u16::MAX)).1)
+}
+
+/// The keyspace that a storage key, or a bound of a range, begins with; 0: the node's own.
+pub fn keyspace_of(bound: &Bytes) -> KeyspaceId {
+    let mut first = [0; 4];
+    let len = bound.len().min(4);
+    first[..len].copy_from_slice(&bound[..len]);
+    KeyspaceId(u32::from_be_bytes(first))
+}
+
+/// The slot that a range of objects with this first bound begins in.
+pub fn slot_at(bound: &Bytes) -> Slot {
+    let byte = |at: usize| bound.get(at).copied().unwrap_or(0);
+    Slot(u16::from_be_bytes([byte(4), byte(5)]))
+}
+
+/// The last slot of a range of one keyspace's objects that ends before `to`.
+pub fn last_slot_before(to: &Bytes) -> Slot {
+    let is_whole = to.get(6..).is_none_or(|rest| rest.iter().all(|byte| *byte == 0));
+    let slot = slot_at(to).0;
+    // The end of a keyspace is the start of the next one.
+    if is_whole { Slot(slot.wrapping_sub(1)) } else { Slot(slot) }
+}
+
+/// The least storage key above this one.
+pub fn after(storage_key: &Bytes) -> Bytes {
+    let mut next = BytesMut::with_capacity(storage_key.len() + 1);
+    next.put_slice(storage_key);
+    next.put_u8(0);
+    next.freeze()
+}
+
+/// Own records that follow from others or may be lost: leaves, hints, evidence.
+pub fn derived() -> (Bytes, Bytes) {
+    (own(LEAF, 0).freeze(), own(EVIDENCE + 1, 0).freeze())
+}
+
 /// The keyspace and key of an object's storage key; None of another's.
 pub fn parse_object(storage_key: &Bytes) -> Option<(KeyspaceId, Bytes)> {
     let keyspace = u32::from_be_bytes(storage_key.get(..4)?.try_into().ok()?);

@@ -11,7 +11,7 @@ use crate::catalog::{PluginEntry, PluginRef, Policy, Revision, Settings};
 use crate::config::Config;
 use crate::config::Member;
 use crate::event::Record;
-use crate::event::{Effect, Effects, Event, Notice, ScanPage, WriteOp};
+use crate::event::{Effect, Effects, Event, Notice, ScanPage, StorageFailure, WriteOp};
 use crate::id::{ClientTicket, Millis, NodeId, PluginHash, RequestId};
 use crate::message::Message;
 use crate::plugin::{PluginAnswer, PluginCall, World};
@@ -29,6 +29,8 @@ pub(crate) const JOIN: PluginHash = PluginHash([2; 32]);
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) disks: Vec<BTreeMap<Bytes, Record>>,
+    /// What each disk cannot read: what was there is lost, what is written later is hidden until excised.
+    pub(crate) damage: Vec<Vec<(Bytes, Bytes)>>,
     /// (to, event) not yet delivered.
     pub(crate) queue: VecDeque<(usize, Event)>,
     pub(crate) cut: BTreeSet<(usize, usize)>,
@@ -75,6 +77,7 @@ impl Cluster {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             disks: vec![BTreeMap::new(); count],
+            damage: vec![Vec::new(); count],
             queue: VecDeque::new(),
             cut: BTreeSet::new(),
             stopped: BTreeSet::new(),
@@ -198,13 +201,21 @@ impl Cluster {
                 }
             }
             Effect::Read { ticket, key } => {
-                let result = Ok(self.disks[at].get(&key).cloned());
+                let result = match self.hidden(at, &key) {
+                    true => Err(StorageFailure::Corrupt("a damaged block".into())),
+                    false => Ok(self.disks[at].get(&key).cloned()),
+                };
                 self.queue.push_back((at, Event::ReadDone { ticket, result }));
             }
             Effect::Scan { ticket, from, to, records_max, bytes_max, heads_only } => {
                 let mut page = ScanPage::default();
                 let mut bytes = 0;
-                for (key, record) in self.disks[at].range(from..to) {
+                for (first, end) in &self.damage[at] {
+                    let (first, end) = (first.max(&from).clone(), end.min(&to).clone());
+                    page.damaged.extend((first < end).then_some((first, end)));
+                }
+                page.damage_seen = 1;
+                for (key, record) in self.disks[at].range(from..to).filter(|(key, _)| !self.hidden(at, key)) {
                     if page.entries.len() >= records_max || bytes >= bytes_max {
                         page.next = Some(key.clone());
                         break;
@@ -236,10 +247,18 @@ impl Cluster {
                     if self.plugin_works { union(call) } else { PluginAnswer::Failed("out of order".into()) };
                 self.queue.push_back((at, Event::PluginDone { ticket, answer }));
             }
-            Effect::LoadPlugin { .. } | Effect::Excise { .. } => {}
             Effect::RejoinEmpty { reason } => self.empty.push((at, reason)),
+            Effect::Excise { from, to, seen } => {
+                assert_eq!(seen, 1);
+                self.damage[at].retain(|(first, end)| *first < from || to < *end);
+            }
+            Effect::LoadPlugin { .. } => {}
             Effect::Notice(notice) => self.notices.push(notice),
         }
+    }
+
+    fn hidden(&self, at: usize, key: &Bytes) -> bool {
+        self.damage[at].iter().any(|(from, to)| from <= key && key < to)
     }
 
     pub(crate) fn pass(&mut self, millis: u64) {

@@ -6,6 +6,7 @@
 //!            ─▶ keys of the slots that differ ─▶ who lacks what       slot_work, compare
 //!            ─▶ raw states to the side that lacks them, at a pace     take, pace
 //!   a peer's question ─▶ an answer                                    exchange, answer
+//!   values, slowly ─▶ their digests, and another replica's ─▶ rot and divergences    scrub
 //! ```
 //!
 //! The tree of a keyspace stands over all slots, whoever holds them; with each peer the sums of those slots are compared that
@@ -20,6 +21,7 @@ mod pace;
 mod rescans;
 mod round;
 mod schedule;
+pub mod scrub;
 mod shared;
 mod slot_work;
 mod take;
@@ -55,6 +57,8 @@ pub(crate) struct AntiEntropy {
     outbox: VecDeque<(NodeId, Exchange)>,
     send_pace: pace::Pace,
     scan_pace: pace::Pace,
+    /// Values held against digests.
+    pub(crate) scrub: scrub::Scrub,
 }
 
 #[cfg(test)]

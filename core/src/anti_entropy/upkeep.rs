@@ -142,7 +142,7 @@ impl Node {
             }
         }
         for (from, to) in &page.damaged {
-            self.doubt_leaves(from, to);
+            let _ = self.doubt_leaves(from, to);
         }
         match page.next {
             Some(from) => self.scan_leaves(from, to, effects),
@@ -150,8 +150,9 @@ impl Node {
         }
     }
 
-    /// Leaves whose records cannot be read: of all keyspaces that there are.
-    fn doubt_leaves(&mut self, from: &Bytes, to: &Bytes) {
+    /// Leaves whose records cannot be read: of all keyspaces that there are. Answers their storage keys.
+    pub(super) fn doubt_leaves(&mut self, from: &Bytes, to: &Bytes) -> Vec<Bytes> {
+        let mut doubted = Vec::new();
         let keyspaces: Vec<KeyspaceId> = self.keyspaces.catalog().keyspaces.values().map(|k| k.id).collect();
         for keyspace in keyspaces {
             let tree = self.anti_entropy.trees.entry(keyspace).or_insert_with(Tree::new);
@@ -159,9 +160,11 @@ impl Node {
                 let key = storage_key::leaf(keyspace, slot);
                 if (from..to).contains(&&key) {
                     tree.doubt(slot);
+                    doubted.push(key);
                 }
             }
         }
+        doubted
     }
 
     /// Reads the keys of a slot to know what its leaf stands for. Answers whether it has begun;

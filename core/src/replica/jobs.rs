@@ -22,6 +22,8 @@ const COMPLETIONS_MAX: usize = 1_024;
 pub(crate) enum Job {
     /// Take in a peer's state.
     Sync { state: KeyState, record: Option<Record>, completions: Vec<Completion> },
+    /// Take a peer's bytes for one's own, if causality is equal: the scrub has judged.
+    Replace { state: KeyState, record: Record },
     /// Do a local write.
     Write { op: OpId, change: Change },
 }

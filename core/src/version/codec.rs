@@ -101,6 +101,34 @@ pub fn outline(head: &Bytes) -> Result<KeyState, Malformed> {
     read_state(head, &mut None)
 }
 
+/// Whether a record's values are those that the digests in its head are of.
+pub fn is_sound(record: &Record) -> bool {
+    state(record).is_ok_and(|state| self::record(&state).head == record.head)
+}
+
+/// The digest of what is stored, of the head alone: values by their own digests, and all that was said of them.
+/// None where replicas may store the same in different ways: values that expire, whose bytes each lets go by its own clock,
+/// and lattice states that are joined here and in fragments there.
+pub fn content_digest(head: &Bytes) -> Result<Option<Digest>, Malformed> {
+    let state = outline(head)?;
+    let comparable = match &state {
+        KeyState::Causal(siblings) => siblings.iter().all(|(_, version)| version.expires_at.is_none()),
+        KeyState::Lww(register) => register.winner.iter().all(|(_, version)| version.expires_at.is_none()),
+        KeyState::Lattice(fragments) => fragments.len() == 1,
+    };
+    if !comparable {
+        return Ok(None);
+    }
+    let said = match &state {
+        // Its value's digest comes last; before it are what the causal digest has, and a stamp that depends on the way.
+        KeyState::Lattice(_) => &head[head.len() - VALUE_DIGEST_BYTES..],
+        _ => &head[..],
+    };
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&blake3::hash(said).as_bytes()[..16]);
+    Ok(Some(Digest(digest)))
+}
+
 fn read_state(head: &Bytes, body: &mut Option<&mut Reader>) -> Result<KeyState, Malformed> {
     let mut head = Reader::new(head.clone());
     if head.u8("state format")? != FORMAT {

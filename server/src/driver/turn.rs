@@ -236,6 +236,10 @@ impl Driver {
                 m.notices_amnesia.add(1);
                 tracing::error!(%seen, issued, "amnesia");
             }
+            Notice::Divergence { keyspace, key, mine, theirs, peer, suspect } => {
+                let key = key.escape_ascii();
+                tracing::error!(keyspace, %key, ?mine, ?theirs, ?peer, ?suspect, "replicas_diverge");
+            }
             Notice::LeafCorrected { keyspace, slot } => {
                 tracing::error!(keyspace = keyspace.0, slot = slot.0, "leaf_corrected");
             }

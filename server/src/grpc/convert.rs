@@ -8,8 +8,7 @@ use bytes::Bytes;
 use merganser_core::id::{Dot, RequestId};
 use merganser_core::request::{
     Acks, Basis, GetReply, Level, Operation, Presence, Problem, QueryReply, Request, Resolution, SiblingView,
-    Sloppiness,
-    Want, WriteReply,
+    Sloppiness, Want, WriteReply,
 };
 use merganser_proto::v1::{self, quorum, resolution, sibling};
 use parking_lot::Mutex;

@@ -276,6 +276,7 @@ impl World {
             0 => 500,
             period_ms => period_ms,
         };
+        config.scrub_period_ms = 2_000;
         config.address = self.machines[node].name.clone();
         config.stand_in_after_ms = 30;
         config.hint_period_ms = 100;
