@@ -56,7 +56,7 @@ pub struct Config {
     pub stand_in_after_ms: u64,
     /// Hints kept for one node in bytes; beyond, repair takes over.
     pub hint_bytes_max: u64,
-    /// Hints older than this are given up to repair.
+    /// Hints older than this are given to the target's fellow primaries, and up to repair.
     pub hint_age_ms_max: u64,
     /// At what pace hints go home, to all nodes together.
     pub hint_rate_bytes_per_s: u64,

@@ -6,8 +6,9 @@
 //!                          └────────────── next page, next pass ◀──────────────┘
 //! ```
 //!
-//! A hint that is too old goes to another primary instead, which then is the one to repair the
-//! target: a state may be the only copy of an acknowledged write, so it is never just dropped. In:
+//! A hint that is too old goes to all other primaries instead, one after the other, and then they are the
+//! ones to repair the target: a state may be one of few copies of an acknowledged write, so it is never just
+//! dropped. In:
 //! time, pages, acknowledgements. Out: states as ordinary replication, removals. Absent: how a
 //! target takes a state in; that a target is up.
 
@@ -59,6 +60,9 @@ pub(super) struct Leaving {
     storage_key: Bytes,
     gives_up: bool,
     since: Millis,
+    /// Of a hint that is given up: who else is to have it before it is removed.
+    then: Vec<NodeId>,
+    state: Option<(Target, Record)>,
 }
 
 /// The pace: what may be sent now, refilled as time passes; below nothing after a large hint.
@@ -297,6 +301,7 @@ impl Node {
             return self.hint_arrived(target, id, storage_key, effects);
         };
         let Hint { since, state } = hint;
+        let mut then = Vec::new();
         let to = match gives_up {
             false => target,
             true if now.since(since) <= self.config.hint_age_ms_max => {
@@ -311,10 +316,11 @@ impl Node {
                 return self.hint_arrived(target, id, storage_key, effects);
             }
             true => {
-                let primaries = self.ring.primaries(of.token, of.n());
-                let other = |node: &NodeId| *node != target && self.is_reachable(*node);
-                match primaries.into_iter().find(other) {
-                    Some(other) => other,
+                then = self.ring.primaries(of.token, of.n());
+                then.retain(|node| *node != target);
+                let all = then.iter().all(|node| self.is_reachable(*node));
+                match then.pop().filter(|_| all) {
+                    Some(first) => first,
                     None => {
                         if let Some(shelf) = self.hints.shelves.get_mut(&target) {
                             shelf.stay(id);
@@ -325,7 +331,8 @@ impl Node {
             }
         };
         let op = self.op();
-        let leaving = Leaving { target, to, id, storage_key, gives_up, since: now };
+        let again = (!then.is_empty()).then(|| state.clone().map(|state| (of.clone(), state))).flatten();
+        let leaving = Leaving { target, to, id, storage_key, gives_up, since: now, then, state: again };
         self.hints.leaving.insert(op, leaving);
         match state {
             Some(state) => self.send_state(op, &of, state, effects),
@@ -393,6 +400,17 @@ impl Node {
             return true;
         }
         match result {
+            Ok(()) if !leaving.then.is_empty() => {
+                let Some(leaving) = self.hints.leaving.get_mut(&op) else { return true };
+                leaving.since = now;
+                if let Some(next) = leaving.then.pop() {
+                    leaving.to = next;
+                }
+                if let Some((of, state)) = leaving.state.clone() {
+                    self.send_state(op, &of, state, effects);
+                }
+                return true;
+            }
             Ok(()) => {
                 if let Some(Leaving { id, storage_key, gives_up, .. }) = self.hints.leaving.remove(&op) {
                     match gives_up {
