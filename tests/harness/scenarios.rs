@@ -4,6 +4,7 @@
 //! Out: both verdicts. Absent: chance, which meets the same bugs in `sim/`.
 
 use crate::properties::{Check, broken};
+use crate::sim::Options;
 use crate::sim::bug::Bug;
 use crate::sim::run::caught;
 use crate::sim::script::Script;
@@ -28,7 +29,7 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 2] = [
+pub const SCENARIOS: [Scenario; 5] = [
     Scenario {
         report: "riak_kv#679",
         seen: "a coordinator that lost its disk issues a dot again that others have seen, and an \
@@ -45,6 +46,30 @@ pub const SCENARIOS: [Scenario; 2] = [
         keyspaces: LWW,
         bug: Mutant::ClockAlone,
         story: a_slow_clock_discards_nothing,
+    },
+    Scenario {
+        report: "riak_kv#847",
+        seen: "a hint that comes home long after it was kept replaces what was written since",
+        nodes: 4,
+        keyspaces: SIBLINGS,
+        bug: Mutant::LateHintOverwrites,
+        story: a_late_hint_replaces_nothing,
+    },
+    Scenario {
+        report: "riak_kv#1754",
+        seen: "writes acknowledged by nodes with another view of who is responsible are lost on their way home",
+        nodes: 4,
+        keyspaces: SIBLINGS,
+        bug: Mutant::HintDroppedBeforeAck,
+        story: two_views_of_who_is_up_lose_nothing,
+    },
+    Scenario {
+        report: "pouchdb#4642",
+        seen: "devices that hold the same answer one another with new revisions for ever",
+        nodes: 3,
+        keyspaces: SIBLINGS,
+        bug: Mutant::EqualContextPingPong,
+        story: equal_replicas_fall_silent,
     },
 ];
 
@@ -89,10 +114,79 @@ fn a_slow_clock_discards_nothing(script: &mut Script) -> Check {
     script.end()
 }
 
+fn a_late_hint_replaces_nothing(script: &mut Script) -> Check {
+    let (primaries, others) = script.roles(0);
+    let ([a, b, c], stand_in) = ([primaries[0], primaries[1], primaries[2]], others[0]);
+    script.power_loss(c);
+    script.pass(3_000)?;
+    let first = script.put(a, 0, None)?;
+    script.pass(500)?;
+    // The hint waits behind a cut while its target comes back.
+    script.cut(stand_in, &[a, b, c]);
+    script.start(c)?;
+    script.pass(3_000)?;
+    script.power_loss(b);
+    script.pass(2_000)?;
+    let shown = script.get(a, 0, Level::Quorum)?;
+    holds(shown.values() == [first.value()], "the first put is read")?;
+    let second = script.put(a, 0, Some(&shown))?;
+    holds(second.is_written(), "the second put is acknowledged by two")?;
+    script.mend(stand_in, &[a, b, c]);
+    script.pass(3_000)?;
+    script.lose_disk(a);
+    script.end()?;
+    let shown = script.get(b, 0, Level::All)?;
+    holds(shown.values() == [second.value()], "the second put is there, and nothing else")
+}
+
+fn two_views_of_who_is_up_lose_nothing(script: &mut Script) -> Check {
+    let (primaries, others) = script.roles(0);
+    let ([a, b, c], stand_in) = ([primaries[0], primaries[1], primaries[2]], others[0]);
+    // Here a and the stand-in are up, there b and c: both sides acknowledge.
+    for node in [a, stand_in] {
+        script.cut(node, &[b, c]);
+    }
+    script.pass(3_000)?;
+    let here = script.put(a, 0, None)?;
+    let there = script.put(b, 0, None)?;
+    holds(here.is_written() && there.is_written(), "both sides acknowledge")?;
+    // One copy is lost, the other is on its way home over a link that loses it, for a while.
+    script.lose_disk(a);
+    script.cut_silently(stand_in, &[b, c]);
+    for node in [a, stand_in] {
+        script.mend(node, &[b, c]);
+    }
+    script.pass(2_000)?;
+    script.end()?;
+    let shown = script.get(c, 0, Level::All)?;
+    let mut values = shown.values();
+    values.sort();
+    let mut expected = [here.value(), there.value()];
+    expected.sort();
+    holds(values == expected, "both puts are there, as siblings")
+}
+
+fn equal_replicas_fall_silent(script: &mut Script) -> Check {
+    script.power_loss(2);
+    script.pass(1_000)?;
+    let first = script.put(0, 0, None)?;
+    let second = script.put(1, 0, None)?;
+    holds(first.is_written() && second.is_written(), "both puts are acknowledged")?;
+    script.start(2)?;
+    script.end()?;
+    let shown = script.get(2, 0, Level::One)?;
+    holds(shown.values().len() == 2, "who was away has both")
+}
+
 impl Scenario {
     /// Whether it holds, with a bug or without, and the trace.
     pub fn tell(&self, bug: Option<Mutant>) -> (Check, String) {
-        match Script::begin(self.nodes, self.keyspaces, |options| options.bug = bug.map(Bug::Core)) {
+        let tune = |options: &mut Options| {
+            options.bug = bug.map(Bug::Core);
+            // Repair must not hide what hints do.
+            options.anti_entropy_period_ms = if self.nodes > 3 { 20_000 } else { 500 };
+        };
+        match Script::begin(self.nodes, self.keyspaces, tune) {
             Ok(mut script) => (caught(|| (self.story)(&mut script)), script.trace()),
             Err(violation) => (Err(violation), String::new()),
         }

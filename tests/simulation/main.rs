@@ -43,6 +43,7 @@ fn assert_covered(sum: &Summary) {
     let times = |what: &str| sum.coverage.get(what).copied().unwrap_or(0);
     let mut missing: Vec<String> = FaultKind::ALL.iter().map(|kind| format!("fault {kind:?}")).collect();
     let others = [
+        "acknowledged before a sync",
         "acknowledgement verified after a power loss",
         "clean shutdown",
         "died of its disk",
@@ -53,6 +54,12 @@ fn assert_covered(sum: &Summary) {
         "got",
         "message lost",
         "message repeated",
+        "hint kept",
+        "leaf as rebuilt",
+        "marker kept",
+        "notice EmptyDisk",
+        "notice HintsHome",
+        "notice OldDisk",
         "notice ReadRepair",
         "notice WroteBack",
         "plugin delete",
@@ -60,13 +67,16 @@ fn assert_covered(sum: &Summary) {
         "plugin rejected",
         "plugin unresolved",
         "queried",
+        "rejoined empty",
         "retry",
+        "state sent by an exchange",
         "storage compacted",
         "storage flushed",
         "view resolved",
         "view siblings",
         "view unresolved",
         "wrote",
+        "wrote with stand-ins",
         "write failed: no space",
     ];
     missing.extend(others.map(str::to_string));

@@ -98,6 +98,8 @@ options! {
     skew_ms_max,
     /// How often nodes gossip.
     gossip_period_ms,
+    /// How often a node compares its trees with a peer's.
+    anti_entropy_period_ms,
     /// Bytes at which storage freezes a memtable.
     memtable_bytes,
     /// 1 in so many acknowledgements is verified against a reopened image of a power loss; 0: none.
@@ -158,6 +160,7 @@ impl Options {
         options.memtable_bytes = [4 << 10, 16 << 10, 64 << 10][dice.below(3) as usize];
         options.image_one_in = some(dice, 50, 20, 60);
         options.replicas = if dice.chance(750) { 3 } else { dice.between(2, options.nodes) };
+        options.anti_entropy_period_ms = [300, 500, 2_000][dice.below(3) as usize];
         options.gossip_period_ms = [100, 250, 500][dice.below(3) as usize];
         let majority = options.replicas / 2 + 1;
         (options.read_quorum, options.write_quorum) = match dice.below(10) {
@@ -193,7 +196,12 @@ impl Options {
         // A complete line from before an option existed does without it; but hearts always beat.
         let complete = find("nodes").is_some() && find("image_one_in").is_some();
         let drawn = Options::from_seed(seed, find("ops").unwrap_or(200));
-        let bare = Options { seed, gossip_period_ms: drawn.gossip_period_ms, ..Options::default() };
+        let bare = Options {
+            seed,
+            gossip_period_ms: drawn.gossip_period_ms,
+            anti_entropy_period_ms: drawn.anti_entropy_period_ms,
+            ..Options::default()
+        };
         let mut options = if complete { bare } else { drawn };
         for (name, value) in pairs {
             anyhow::ensure!(options.set(name, value), "there is no option {name:?}");

@@ -12,7 +12,7 @@ use super::world::{Due, World};
 use crate::history::{History, KeyIndex, Op, Seen, What};
 use crate::properties::{Check, Violation, broken};
 use bytes::Bytes;
-use merganser_core::request::{Basis, Level, Operation, Outcome, Want};
+use merganser_core::request::{Basis, Level, Operation, Outcome, Sloppiness, Want};
 use merganser_storage::fs::sim::SimFs;
 
 /// Longest that a story waits for an answer.
@@ -71,6 +71,7 @@ impl Script {
             fault_period_us: 1,
             fault_us_max: 1,
             gossip_period_ms: 100,
+            anti_entropy_period_ms: 500,
             memtable_bytes: 64 << 10,
             ..Options::default()
         };
@@ -133,7 +134,8 @@ impl Script {
             What::Delete => Operation::Delete { basis, request_id },
             _ => Operation::Get { want: Want::Siblings },
         };
-        let request = self.world.request(key, level, 1_000, operation);
+        let mut request = self.world.request(key, level, 1_000, operation);
+        request.sloppiness = Sloppiness::Sloppy;
         let ticket = self.world.attempts.len();
         self.world.attempt_at(node, None, op, request)?;
         let until = self.world.now_us + PATIENCE_US;
@@ -183,6 +185,19 @@ impl Script {
         self.world.schedule(1, Due::Undo(Undo::Mend { links }));
     }
 
+    /// Cuts one direction of the links to some others; nobody is told.
+    pub fn cut_silently(&mut self, from: usize, to: &[usize]) {
+        to.iter().for_each(|to| self.world.network.cut(from, *to));
+    }
+
+    /// The primaries of a key, in order, and the nodes that may stand in.
+    pub fn roles(&self, key: KeyIndex) -> (Vec<usize>, Vec<usize>) {
+        let ids = self.world.primaries(key);
+        let primaries: Vec<usize> = ids.iter().filter_map(|id| self.world.node_of(*id)).collect();
+        let others = (0..self.world.machines.len()).filter(|node| !primaries.contains(node)).collect();
+        (primaries, others)
+    }
+
     /// Sets the error of a node's clock.
     pub fn set_clock(&mut self, node: usize, skew_ms: i64) {
         self.world.machines[node].skew_ms = skew_ms;
@@ -192,7 +207,7 @@ impl Script {
     /// Everything comes back, the cluster comes together, and all properties are judged.
     pub fn end(&mut self) -> Check {
         self.world.heal()?;
-        self.world.settle()
+        self.world.come_together()
     }
 
     /// The trace, for a person.

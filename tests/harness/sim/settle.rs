@@ -1,26 +1,24 @@
-//! The second phase: faults stop, everything comes back, every key is read at every replica
-//! through every node until nothing changes; then the properties of the end are judged.
+//! The second phase: faults stop, everything comes back, and the cluster comes together by itself: gossip,
+//! hints, anti-entropy; nobody reads to repair. Then the properties of the end are judged.
 //!
-//! In: the world as the clients left it. Out: a violation, or none. Repair is by reads alone: a
-//! bound of [`ROUNDS_MAX`] rounds is C6's "bounded time". Absent: anti-entropy and hints.
+//! In: the world as the clients left it. Out: a violation, or none. C6's "bounded time" is so many periods
+//! of anti-entropy.
 
-use super::clients::Attempt;
 use super::world::World;
-use crate::history::{KeyIndex, Op, Seen, What};
+use crate::history::KeyIndex;
 use crate::properties::{self, Check, Final, broken, c6_convergence, c7_hints, c14_progress};
 use bytes::Bytes;
 use merganser_core::id::{KeyspaceId, NodeId};
-use merganser_core::request::{Level, Operation, Want};
 use merganser_core::ring::token;
 use merganser_core::storage_key;
 use merganser_core::version::KeyState;
 
-/// Rounds of final reads within which all replicas must agree.
-const ROUNDS_MAX: u32 = 8;
-/// Half seconds within which all hints must be home: refusals and lost answers included.
-const HINT_ROUNDS_MAX: u32 = 40;
-/// Two periods of anti-entropy and more.
-const QUIET_US: u64 = 1_500_000;
+/// Periods of anti-entropy within which all replicas must agree and all hints must be home.
+const PERIODS_MAX: u64 = 120;
+/// How often the world looks whether they do.
+const LOOK_US: u64 = 250_000;
+/// Periods of anti-entropy in which nothing is sent once all agree.
+const QUIET_PERIODS: u64 = 3;
 /// How often that time may pass with something to repair.
 const QUIET_TRIES: u32 = 10;
 /// Longest time that anything begun under faults goes on.
@@ -64,22 +62,7 @@ impl World {
                 }
             }
         }
-        self.run_for(LULL_US)?;
-        self.drain_hints()
-    }
-
-    /// Hints go home within bounded time; whether they did is C7's.
-    fn drain_hints(&mut self) -> Check {
-        let keeps = |machine: &super::machine::Machine| {
-            machine.keys_on_disk().iter().any(|key| storage_key::is_hint(key))
-        };
-        for _ in 0..HINT_ROUNDS_MAX {
-            if !self.machines.iter().any(keeps) {
-                break;
-            }
-            self.run_for(500_000)?;
-        }
-        Ok(())
+        self.run_for(LULL_US)
     }
 
     /// C14: a few requests of every client, none of which may fail.
@@ -94,25 +77,22 @@ impl World {
         Ok(())
     }
 
-    /// Reads until all agree, then judges.
-    pub(super) fn settle(&mut self) -> Check {
-        self.trace.note(self.now_us, "==", [2, 0, 0], || "final reads".into());
-        let mut rounds = 0;
-        loop {
-            self.read_everything()?;
-            rounds += 1;
-            let ends = self.ends();
-            let agreed = ends.iter().all(|end| c6_convergence::agree(&self.history, end));
-            if agreed || rounds >= ROUNDS_MAX {
-                self.count(&format!("converged in {rounds} rounds"));
-                for end in &ends {
-                    properties::at_end(&self.history, end)?;
-                }
-                self.judge_disks()?;
-                self.judge_trees()?;
-                return self.judge_quiet();
-            }
+    /// Waits until all replicas agree and all hints are home, then judges.
+    pub(super) fn come_together(&mut self) -> Check {
+        self.trace.note(self.now_us, "==", [2, 0, 0], || "coming together".into());
+        let begun = self.now_us;
+        let until = begun + PERIODS_MAX * self.options.anti_entropy_period_ms * 1_000;
+        while !self.is_whole() && self.now_us < until {
+            self.run_for(LOOK_US)?;
         }
+        let seconds = (self.now_us - begun).div_ceil(1_000_000);
+        self.count(&format!("came together within {seconds:>2} s"));
+        for end in &self.ends() {
+            properties::at_end(&self.history, end)?;
+        }
+        self.judge_disks()?;
+        self.judge_trees()?;
+        self.judge_quiet()
     }
 
     /// What is on the disks: C7, and C12 once more, on a running node and after a power loss.
@@ -137,7 +117,7 @@ impl World {
             |world: &World| world.coverage.get("state sent by an exchange").copied().unwrap_or_default();
         for _ in 0..QUIET_TRIES {
             let before = sent(self);
-            self.run_for(QUIET_US)?;
+            self.run_for(QUIET_PERIODS * self.options.anti_entropy_period_ms * 1_000)?;
             if sent(self) == before {
                 return Ok(());
             }
@@ -145,43 +125,12 @@ impl World {
         broken("C6", "replicas that are equal go on sending states to one another".into())
     }
 
-    /// One read of every key at all replicas, through every node.
-    fn read_everything(&mut self) -> Check {
-        let first = self.attempts.len();
-        for key in 0..self.history.keys.len() {
-            for node in 0..self.machines.len() {
-                let op = self.history.begin(Op {
-                    client: usize::MAX,
-                    key,
-                    what: What::Get,
-                    seen: Seen::default(),
-                    begun_us: self.now_us,
-                    attempts: 0,
-                    refused: 0,
-                    dots: Vec::new(),
-                    acknowledged: false,
-                });
-                let want = if node % 2 == 0 { Want::Siblings } else { Want::Resolved };
-                let request = self.request(key, Level::All, 2_000, Operation::Get { want });
-                self.attempt_at(node, None, op, request)?;
-            }
-        }
-        let unanswered =
-            |world: &World| world.attempts[first..].iter().any(|attempt: &Attempt| !attempt.answered);
-        for _ in 0..30 {
-            self.run_for(100_000)?;
-            if !unanswered(self) {
-                break;
-            }
-        }
-        // Repairs and write-backs that the reads began.
-        self.run_for(700_000)
-    }
-
-    /// Whether all replicas of all keys are equal now, on machines that all run.
+    /// Whether all replicas of all keys are equal now, on machines that all run and keep nothing for others.
     pub(super) fn is_whole(&self) -> bool {
-        let running = |machine: &super::machine::Machine| machine.process.is_some();
-        self.machines.iter().all(running)
+        let at_home = |machine: &super::machine::Machine| {
+            machine.process.is_some() && !machine.keys_on_disk().iter().any(|key| storage_key::is_hint(key))
+        };
+        self.machines.iter().all(at_home)
             && self.ends().iter().all(|end| c6_convergence::agree(&self.history, end))
     }
 

@@ -3,7 +3,7 @@
 //!
 //! In: options. Out: the same run for the same options, step by step, until [`World::is_over`] or
 //! a violation. Absent: what each event does in its room: `effects` (nodes), `clients`, `faults`,
-//! `settle` (healing and the final reads).
+//! `settle` (healing, and coming together).
 
 use super::clients::{Attempt, Client};
 use super::dice::Dice;
@@ -184,7 +184,7 @@ impl World {
         }
         self.heal()?;
         self.ask_in_health()?;
-        self.settle()
+        self.come_together()
     }
 
     /// After so many microseconds.
@@ -280,7 +280,7 @@ impl World {
         config.address = self.machines[node].name.clone();
         config.stand_in_after_ms = 30;
         config.hint_period_ms = 100;
-        config.anti_entropy_period_ms = 500;
+        config.anti_entropy_period_ms = self.options.anti_entropy_period_ms;
         // Every key is hot enough for its reads to share flights.
         config.shared_reads_per_s = 0;
         if let Some(super::bug::Bug::Core(mutant)) = self.options.bug {
