@@ -152,10 +152,11 @@ fn two_views_of_who_is_up_lose_nothing(script: &mut Script) -> Check {
     holds(here.is_written() && there.is_written(), "both sides acknowledge")?;
     // One copy is lost, the other is on its way home over a link that loses it, for a while.
     script.lose_disk(a);
-    script.cut_silently(stand_in, &[b, c]);
     for node in [a, stand_in] {
         script.mend(node, &[b, c]);
     }
+    script.pass(35)?;
+    script.cut_silently(stand_in, &[b, c]);
     script.pass(2_000)?;
     script.end()?;
     let shown = script.get(c, 0, Level::All)?;
