@@ -8,6 +8,7 @@
 //!   properties what must hold, one file each
 //!   scenarios  bugs of others, each as a story
 //!   small_model/ every order of a few steps of three replicas
+//!   anti_entropy_cost what repair costs over ten million keys
 //!   bin/sim    many seeds, one seed with its trace, the known bugs
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! thread and one seed; real processes are tested apart.
 #![forbid(unsafe_code)]
 
+pub mod anti_entropy_cost;
 pub mod history;
 pub mod losses;
 pub mod properties;

@@ -5,6 +5,7 @@
 //! is the properties'.
 
 use anyhow::{Context, bail};
+use merganser_tests::anti_entropy_cost;
 use merganser_tests::scenarios::SCENARIOS;
 use merganser_tests::sim::bug::Bug;
 use merganser_tests::sim::seeds::{self, Summary};
@@ -30,6 +31,7 @@ sim: the cluster in one thread, from one seed
   --scenarios      the bugs of others as stories: each must hold, and fail with its known bug
   --all            seeds, scenarios, small model, and all known bugs over the whole budget, as tables
   --model BOUNDS   the small model: puts,deletes,crashes,losses,late (4,1,0,0,0), its whole space
+  --anti-entropy-cost N  what repair costs over N keys (10000000 is the figure of docs/performance.md)
   --replay N       run the first N seeds twice, once more in another process, compare their traces
   --hash           with --seed: print the hash of the trace and nothing else
   --threads N      default: one for each processor
@@ -50,6 +52,7 @@ struct Arguments {
     scenarios: bool,
     all: bool,
     model: Option<Bounds>,
+    anti_entropy_cost: Option<u32>,
     replay: Option<u64>,
     hash: bool,
     threads: Option<usize>,
@@ -74,6 +77,7 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
             "--scenarios" => parsed.scenarios = true,
             "--all" => parsed.all = true,
             "--model" => parsed.model = Some(bounds(&value()?)?),
+            "--anti-entropy-cost" => parsed.anti_entropy_cost = Some(value()?.parse()?),
             "--replay" => parsed.replay = Some(value()?.parse()?),
             "--hash" => parsed.hash = true,
             "--threads" => parsed.threads = Some(value()?.parse()?),
@@ -98,6 +102,8 @@ fn main() -> anyhow::Result<ExitCode> {
         let stories = scenarios();
         let spaces = small_model::SPACES.into_iter().map(model).fold(true, |good, one| good & one);
         seeds & stories & spaces & table(&arguments, ops, threads)
+    } else if let Some(count) = arguments.anti_entropy_cost {
+        cost(count)?
     } else if arguments.scenarios {
         scenarios()
     } else if let Some(bounds) = arguments.model {
@@ -112,6 +118,21 @@ fn main() -> anyhow::Result<ExitCode> {
         many(&arguments, ops, threads)?
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What repair costs, as a table.
+fn cost(count: u32) -> anyhow::Result<bool> {
+    let row = |what: &str, cells: [String; 6]| {
+        println!("{what:<60} {}", cells.map(|c| format!("{c:>12}")).concat())
+    };
+    row("", ["messages", "bytes", "heads read", "states read", "cpu ms", "virtual ms"].map(String::from));
+    for (what, cost) in anti_entropy_cost::table(count, 10)? {
+        let cpu_ms = format!("{:.3}", cost.cpu.as_secs_f64() * 1e3);
+        let counts = [cost.messages, cost.bytes, cost.heads, cost.states].map(|count| count.to_string());
+        let [messages, bytes, heads, states] = counts;
+        row(&what, [messages, bytes, heads, states, cpu_ms, cost.virtual_ms.to_string()]);
+    }
+    Ok(true)
 }
 
 fn single(arguments: &Arguments, ops: u64) -> anyhow::Result<Option<Options>> {
