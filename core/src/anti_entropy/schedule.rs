@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Messages that wait for the budget.
 const OUTBOX_MAX: usize = 256;
+/// What a key weighs in the budget beside its bytes: small ones cost time rather than bandwidth, here and there.
+const KEY_COST_BYTES: usize = 1 << 10;
 /// By how much of its rate repair yields while clients keep this node busy.
 const BUSY_DIVISOR: u64 = 8;
 
@@ -137,7 +139,8 @@ impl Node {
                 return self.set_timer(at, Timer::Outbox);
             }
             if let Some((to, exchange)) = self.anti_entropy.outbox.pop_front() {
-                self.anti_entropy.send_pace.spend(exchange.size_bytes());
+                let keys = exchange.states().map_or(0, |(_, states)| states.len());
+                self.anti_entropy.send_pace.spend(exchange.size_bytes() + keys * KEY_COST_BYTES);
                 self.send_exchange(to, exchange, effects);
             }
         }
