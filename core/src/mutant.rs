@@ -55,11 +55,17 @@ pub enum Mutant {
     /// A register's write is stamped by the coordinator's clock alone, below what its client had read
     /// (scylladb#7082).
     ClockAlone,
+    /// A node that has booted serves before a member has judged its disk.
+    ServesWhileJoining,
+    /// A node whose disk was taken back to what it was goes on with it.
+    OldDiskServes,
+    /// A node that stood still takes its peers to have been silent meanwhile.
+    FlapsOnOwnPause,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 23] = [
+    pub const ALL: [Mutant; 26] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -83,5 +89,8 @@ impl Mutant {
         Mutant::HintDroppedBeforeAck,
         Mutant::LateHintOverwrites,
         Mutant::ClockAlone,
+        Mutant::ServesWhileJoining,
+        Mutant::OldDiskServes,
+        Mutant::FlapsOnOwnPause,
     ];
 }

@@ -305,6 +305,12 @@ impl Node {
         if !self.admits(&event, effects) {
             return;
         }
+        let first = effects.len();
+        self.take(now, event, effects);
+        self.hold_tongue(first, effects);
+    }
+
+    fn take(&mut self, now: Millis, event: Event, effects: &mut Effects) {
         match event {
             Event::Client { ticket, request } => {
                 self.begin(now, Origin::Client { ticket, cost: None }, request, effects)

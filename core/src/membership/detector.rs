@@ -63,6 +63,11 @@ impl OwnTime {
         false
     }
 
+    /// Takes the clock's word for how much time has passed: [`crate::mutant::Mutant::FlapsOnOwnPause`].
+    pub(crate) fn trust_clock(&mut self, now: Millis) {
+        self.lived_ms += self.looked.replace(now).map_or(0, |looked| now.since(looked));
+    }
+
     fn doubt(&mut self, more: u32) {
         self.doubt = self.doubt.saturating_add(more).min(DOUBT_MAX);
         self.calm = false;

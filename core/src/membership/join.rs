@@ -15,6 +15,7 @@ use crate::admin::{AdminProblem, AdminReply};
 use crate::event::{Effect, Effects, Event, Notice, Record, StorageFailure};
 use crate::id::{DiskId, Millis, NodeId};
 use crate::message::Message;
+use crate::mutant::Mutant;
 use crate::node::{Node, Purpose};
 use crate::request::{Outcome, Problem};
 use crate::storage_key;
@@ -149,7 +150,7 @@ impl Node {
         }
     }
 
-    pub(super) fn try_to_join(&mut self, _now: Millis, effects: &mut Effects) {
+    pub(super) fn try_to_join(&mut self, now: Millis, effects: &mut Effects) {
         let m = &self.membership;
         if !m.stage.is_joining() || !m.stage.has_read() || !self.identity.is_durable() {
             return;
@@ -162,6 +163,8 @@ impl Node {
             self.membership.stage.phase = Phase::Serving;
             let recognised = self.membership.stage.recognised;
             effects.push(Effect::Notice(Notice::Joined { recognised }));
+            let peers: Vec<NodeId> = self.linked().collect();
+            peers.into_iter().for_each(|peer| self.member_is_reachable(now, peer));
         }
     }
 
@@ -194,7 +197,7 @@ impl Node {
     }
 
     fn rejoin_empty(&mut self, reason: RejoinReason, effects: &mut Effects) {
-        if self.membership.is_leaving() {
+        if self.membership.is_leaving() || self.mutant(Mutant::OldDiskServes) {
             return;
         }
         self.membership.stage.phase = Phase::Leaving;
@@ -206,7 +209,7 @@ impl Node {
     /// Whether a node that does not serve lets this event in; clients and operators are told to come
     /// back.
     pub(crate) fn admits(&mut self, event: &Event, effects: &mut Effects) -> bool {
-        if self.membership.is_serving() {
+        if self.membership.is_serving() || self.mutant(Mutant::ServesWhileJoining) {
             return true;
         }
         match event {
@@ -221,17 +224,35 @@ impl Node {
                 effects.push(Effect::AdminReply { ticket: *ticket, reply: AdminReply::Failed(problem) });
                 false
             }
-            Event::Message { message, .. } => {
-                !self.membership.is_leaving()
-                    && matches!(
-                        message,
-                        Message::Gossip(_)
-                            | Message::CatalogPush { .. }
-                            | Message::PluginFetch { .. }
-                            | Message::PluginChunk { .. }
-                    )
-            }
+            Event::Message { message, .. } => !self.membership.is_leaving() && is_no_data(message),
             _ => !self.membership.is_leaving(),
         }
     }
+
+    /// A node that does not serve says nothing of keys, whatever it has begun: of `effects` from
+    /// `first` on only what is no data leaves it.
+    pub(crate) fn hold_tongue(&self, first: usize, effects: &mut Effects) {
+        if self.membership.is_serving() || self.mutant(Mutant::ServesWhileJoining) {
+            return;
+        }
+        let is_said = |effect: &Effect| match effect {
+            Effect::Send { message, .. } => is_no_data(message),
+            _ => true,
+        };
+        if !effects.iter().skip(first).all(is_said) {
+            let held: Effects = effects.drain(first.min(effects.len())..).filter(is_said).collect();
+            effects.extend(held);
+        }
+    }
+}
+
+/// Whether a message is about the cluster, and not about keys.
+fn is_no_data(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Gossip(_)
+            | Message::CatalogPush { .. }
+            | Message::PluginFetch { .. }
+            | Message::PluginChunk { .. }
+    )
 }

@@ -30,6 +30,7 @@ use crate::event::Record;
 use crate::event::{Durability, Effect, Effects, Notice, WriteOp};
 use crate::id::{ActorId, DiskId, Millis, NodeId, PluginHash};
 use crate::message::Message;
+use crate::mutant::Mutant;
 use crate::node::{Node, Purpose, Timer};
 use crate::storage_key;
 use bytes::Bytes;
@@ -197,6 +198,9 @@ impl Node {
     /// With each event: own time goes on. A clock that was put back must not stop the heart.
     pub(crate) fn look_at_clock(&mut self, now: Millis) {
         let period = self.config.gossip_period_ms;
+        if self.mutant(Mutant::FlapsOnOwnPause) {
+            return self.membership.time.trust_clock(now);
+        }
         if self.membership.time.look(now, period) && self.membership.due > now.after(period) {
             self.tick_at(now.after(period));
         }
@@ -265,12 +269,22 @@ impl Node {
     }
 
     /// Says so if a member's state is another than was last told.
-    pub(crate) fn state_may_differ(&mut self, _now: Millis, node: NodeId, effects: &mut Effects) {
+    pub(crate) fn state_may_differ(&mut self, now: Millis, node: NodeId, effects: &mut Effects) {
         let state = self.state_of(node);
         let Some(peer) = self.membership.peers.get_mut(&node) else { return };
-        if peer.told.replace(state) != Some(state) {
-            effects.push(Effect::Notice(Notice::Member { node, state }));
+        let before = peer.told.replace(state);
+        if before == Some(state) {
+            return;
         }
+        effects.push(Effect::Notice(Notice::Member { node, state }));
+        if before == Some(MemberState::Down) && self.is_reachable(node) {
+            self.member_is_reachable(now, node);
+        }
+    }
+
+    /// A member can be reached again, or this node serves from now on: what waited for that begins.
+    fn member_is_reachable(&mut self, now: Millis, node: NodeId) {
+        self.hints_may_go_home(now, node);
     }
 
     /// What this node takes a member to be.
@@ -285,9 +299,10 @@ impl Node {
         }
     }
 
-    /// Whether messages to `node` have a chance now.
+    /// Whether messages of keys to `node` have a chance now; none has while this node does not serve.
     pub fn is_reachable(&self, node: NodeId) -> bool {
-        node == self.config.node || (self.is_linked(node) && self.state_of(node) != MemberState::Down)
+        let is_there = self.is_linked(node) && self.state_of(node) != MemberState::Down;
+        node == self.config.node || (is_there && self.membership.is_serving())
     }
 
     /// What a member last said of itself; of this node, what is durable.

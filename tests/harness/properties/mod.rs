@@ -16,6 +16,7 @@ pub mod c10_lww_maximum;
 pub mod c11_plugins;
 pub mod c12_disk;
 pub mod c13_members;
+pub mod c13_presence;
 pub mod c14_progress;
 pub mod c1_no_lost_ack;
 pub mod c2_durable_at_ack;

@@ -174,7 +174,7 @@ impl World {
             Some(process) => {
                 let boot = process.boot;
                 let event = Event::Client { ticket: ClientTicket(ticket), request };
-                self.schedule(1, Due::Tell { node, boot, event });
+                self.schedule(1, Due::Tell { node, boot, event: Box::new(event) });
                 Ok(())
             }
             // Nobody listens: that is known at once, and nothing was stored.

@@ -12,7 +12,7 @@ use super::plugins::StandIn;
 use super::trace::hash_bytes;
 use super::world::{Due, World};
 use crate::history::KeyIndex;
-use crate::properties::{self, Check, broken, c11_plugins, c13_members};
+use crate::properties::{self, Check, broken, c11_plugins, c13_members, c13_presence};
 use bytes::Bytes;
 use merganser_core::event::{
     Durability, Effect, Effects, Event, Notice, Record, ScanPage, StorageFailure, WriteOp,
@@ -74,7 +74,10 @@ impl World {
                     let result = self.page_now(node, &request);
                     let us = self.dice.between(1, 5_000) * self.machines[node].disk_slowness;
                     let boot = self.machines[node].process.as_ref().map_or(0, |process| process.boot);
-                    self.schedule(us, Due::Tell { node, boot, event: Event::ScanDone { ticket, result } });
+                    self.schedule(
+                        us,
+                        Due::Tell { node, boot, event: Box::new(Event::ScanDone { ticket, result }) },
+                    );
                 }
                 Effect::Excise { from, to, seen } => self.excise(node, KeySpan { from, to }, seen),
                 Effect::Plugin { ticket, plugin, call } => {
@@ -101,6 +104,7 @@ impl World {
                         format!("{name} {text}")
                     });
                     self.count(&format!("notice {kind}"));
+                    self.judge_notice(node, &notice)?;
                 }
                 Effect::AdminReply { .. } => {}
                 Effect::RejoinEmpty { reason } => {
@@ -131,16 +135,19 @@ impl World {
             return;
         }
         process.armed = deadline;
-        let boot = process.boot;
+        process.timer += 1;
+        let (boot, number) = (process.boot, process.timer);
         if let Some(at) = deadline {
             let after = machine.when_us(at).saturating_sub(self.now_us).max(1);
-            self.schedule(after, Due::Timer { node, boot });
+            self.schedule(after, Due::Timer { node, boot, number });
         }
     }
 
-    pub(super) fn timer(&mut self, node: usize) -> Check {
+    pub(super) fn timer(&mut self, node: usize, number: u64) -> Check {
         let now = self.machines[node].now(self.now_us);
-        let Some(process) = &mut self.machines[node].process else { return Ok(()) };
+        // A later one was set since: only that one fires, or each would set another, for ever.
+        let latest = |process: &&mut super::machine::Process| process.timer == number;
+        let Some(process) = self.machines[node].process.as_mut().filter(latest) else { return Ok(()) };
         match process.node.next_deadline() {
             Some(at) if at <= now => {
                 process.armed = None;
@@ -158,7 +165,7 @@ impl World {
     fn tell_later(&mut self, node: usize, us_max: u64, event: Event) {
         let Some(process) = &self.machines[node].process else { return };
         let (boot, after) = (process.boot, self.dice.between(1, us_max.max(1)));
-        self.schedule(after, Due::Tell { node, boot, event });
+        self.schedule(after, Due::Tell { node, boot, event: Box::new(event) });
     }
 
     fn call(&mut self, stand_in: StandIn, call: &PluginCall) -> Result<PluginAnswer, properties::Violation> {
@@ -198,7 +205,10 @@ impl World {
                 self.schedule(us, Due::Read { node, boot, ticket, key });
             } else {
                 let result = self.read_now(node, &key);
-                self.schedule(us, Due::Tell { node, boot, event: Event::ReadDone { ticket, result } });
+                self.schedule(
+                    us,
+                    Due::Tell { node, boot, event: Box::new(Event::ReadDone { ticket, result }) },
+                );
             }
         } else {
             self.schedule(0, Due::Read { node, boot, ticket, key });
@@ -317,6 +327,8 @@ impl World {
     fn send(&mut self, node: usize, to: NodeId, message: &Message) -> Check {
         let peer = self.node_of(to).filter(|peer| *peer != node);
         c13_members::on_send(&self.machines[node].name, peer, message)?;
+        let joined = self.machines[node].process.as_ref().is_some_and(|process| process.joined);
+        c13_presence::on_send(&self.machines[node].name, joined, message)?;
         let Some(peer) = peer else { return Ok(()) };
         self.judge_message(node, peer, message)?;
         if matches!(message, Message::Replicate { .. } | Message::Hint { .. }) {

@@ -357,6 +357,7 @@ impl World {
             }
             Undo::Mend { links } => {
                 for (from, to) in &links {
+                    self.may_not_hear(*from, *to);
                     self.network.mend(*from, *to);
                 }
                 for (from, to) in links {
@@ -364,7 +365,10 @@ impl World {
                     self.tell_link(to, from, true);
                 }
             }
-            Undo::Unclog { from, to } => self.network.clog(from, to, 0),
+            Undo::Unclog { from, to } => {
+                self.network.clog(from, to, 0);
+                self.may_not_hear(from, to);
+            }
             Undo::FastDisk { node } => self.machines[node].disk_slowness = 1,
             Undo::RoomAgain { node } => {
                 self.machines[node].disk_full = false;
@@ -378,6 +382,7 @@ impl World {
 
     pub(super) fn resume(&mut self, node: usize) {
         if self.machines[node].paused_until_us.take().is_some() {
+            self.falls_silent(node, false);
             self.trace.note(self.now_us, "RE", [node as u64, 0, 0], || format!("n{node}"));
             for peer in 0..self.machines.len() {
                 if peer != node {
@@ -474,7 +479,8 @@ impl World {
         let machine = &mut self.machines[node];
         let Some(process) = &mut machine.process else { return };
         process.armed = None;
-        let boot = process.boot;
-        self.schedule(1, Due::Timer { node, boot });
+        process.timer += 1;
+        let (boot, number) = (process.boot, process.timer);
+        self.schedule(1, Due::Timer { node, boot, number });
     }
 }

@@ -70,8 +70,12 @@ pub(super) struct Process {
     pub(super) db: Db,
     pub(super) done: Arc<Done>,
     pub(super) boot: u64,
+    /// It serves.
+    pub(super) joined: bool,
     /// The deadline for which a timer is set.
     pub(super) armed: Option<Millis>,
+    /// The number of the timer that was set last.
+    pub(super) timer: u64,
     /// A turn of the disk is due.
     pub(super) disk_due: bool,
 }
@@ -219,7 +223,16 @@ impl Machine {
         self.boots += 1;
         self.last_actor = Some(identity.incarnation.actor);
         let node = Node::new(config, identity, catalog, fresh.seed);
-        self.process = Some(Process { node, db, done, boot: self.boots, armed: None, disk_due: false });
+        self.process = Some(Process {
+            node,
+            db,
+            done,
+            boot: self.boots,
+            joined: false,
+            armed: None,
+            timer: 0,
+            disk_due: false,
+        });
         Ok(())
     }
 

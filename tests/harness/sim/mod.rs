@@ -21,6 +21,7 @@ mod machine;
 mod network;
 pub mod options;
 pub mod plugins;
+mod presence;
 pub mod run;
 pub mod script;
 pub mod seeds;

@@ -67,6 +67,11 @@ impl Network {
         self.cuts[from * self.nodes + to] > 0
     }
 
+    /// Whether a directed link is cut or slow.
+    pub(super) fn is_troubled(&self, from: usize, to: usize) -> bool {
+        self.is_cut(from, to) || self.clogs_us[from * self.nodes + to] > 0
+    }
+
     /// Cuts a directed link; cuts add up.
     pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.cuts[from * self.nodes + to] += 1;

@@ -32,6 +32,7 @@ impl World {
         self.trouble = false;
         self.plugins_out = false;
         self.network.heal();
+        (0..self.machines.len()).for_each(|node| self.falls_silent(node, false));
         self.trace.note(self.now_us, "==", [1, 0, 0], || "healing".into());
         // What came while a process stood still comes to it first, in order.
         let paused = self.machines.iter().filter_map(|machine| machine.paused_until_us);
@@ -87,6 +88,7 @@ impl World {
         }
         let seconds = (self.now_us - begun).div_ceil(1_000_000);
         self.count(&format!("came together within {seconds:>2} s"));
+        self.judge_members()?;
         for end in &self.ends() {
             properties::at_end(&self.history, end)?;
         }

@@ -12,6 +12,7 @@ use super::machine::{BootFailure, Fresh, Machine};
 use super::network::Network;
 use super::options::Options;
 use super::plugins::StandIn;
+use super::presence::Presence;
 use super::trace::Trace;
 use super::workload;
 use crate::history::{History, KeyIndex};
@@ -32,13 +33,13 @@ pub(super) enum Due {
     /// A message arrives; lost if the process it was sent to has died since, as its connection has.
     Deliver { from: usize, to: usize, boot: u64, bytes: Bytes },
     /// A node hears something; lost if it has booted again since.
-    Tell { node: usize, boot: u64, event: Event },
+    Tell { node: usize, boot: u64, event: Box<Event> },
     /// A read that was asked for is done now.
     Read { node: usize, boot: u64, ticket: Ticket, key: Bytes },
     /// A node's storage does one unit of work.
     Disk { node: usize, boot: u64 },
     /// A node's deadline has come.
-    Timer { node: usize, boot: u64 },
+    Timer { node: usize, boot: u64, number: u64 },
     /// A client goes on.
     Client { client: usize },
     /// A client has waited long enough.
@@ -104,6 +105,7 @@ pub(super) struct World {
     pub(super) healthy: bool,
     /// Plugins give no answers at all.
     pub(super) plugins_out: bool,
+    pub(super) presence: Presence,
     /// When a node was last told of a link: what is told last is true.
     pub(super) link_told_us: BTreeMap<(usize, usize), u64>,
     /// Which key an outstanding read between nodes is of.
@@ -145,6 +147,7 @@ impl World {
             trouble: true,
             healthy: false,
             plugins_out: false,
+            presence: Presence::default(),
             link_told_us: BTreeMap::new(),
             reads: HashMap::new(),
             key_of_storage,
@@ -227,12 +230,12 @@ impl World {
         }
         match due {
             Due::Deliver { from, to, boot, bytes } if self.is_boot(to, boot) => self.deliver(from, to, bytes),
-            Due::Tell { node, boot, event } if self.is_boot(node, boot) => self.feed(node, event),
+            Due::Tell { node, boot, event } if self.is_boot(node, boot) => self.feed(node, *event),
             Due::Read { node, boot, ticket, key } if self.is_boot(node, boot) => {
                 self.read(node, ticket, &key)
             }
             Due::Disk { node, boot } if self.is_boot(node, boot) => self.disk_turn(node),
-            Due::Timer { node, boot } if self.is_boot(node, boot) => self.timer(node),
+            Due::Timer { node, boot, number } if self.is_boot(node, boot) => self.timer(node, number),
             Due::Deliver { .. }
             | Due::Tell { .. }
             | Due::Read { .. }
@@ -302,6 +305,7 @@ impl World {
         match booted {
             Ok(()) => {
                 self.count("boot");
+                self.falls_silent(node, true);
                 self.machines[node].promises_are_kept()?;
                 let now = self.machines[node].now(self.now_us);
                 let mut effects = std::mem::take(&mut self.effects);
@@ -351,7 +355,8 @@ impl World {
         let told = self.link_told_us.entry((node, peer)).or_default();
         let at = (self.now_us + late).max(*told + 1);
         *told = at;
+        self.may_not_hear(node, peer);
         let event = Event::Link { peer: self.machines[peer].id, up };
-        self.schedule(at - self.now_us, Due::Tell { node, boot, event });
+        self.schedule(at - self.now_us, Due::Tell { node, boot, event: Box::new(event) });
     }
 }
