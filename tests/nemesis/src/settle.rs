@@ -180,15 +180,10 @@ async fn hints(nodes: &BTreeMap<String, Client>) -> Option<u64> {
     let mut held = 0;
     for client in nodes.values() {
         let status = client.admin().status().await.ok()?;
-        held += status
-            .metrics
-            .iter()
-            .filter(|metric| metric.name == HINTS)
-            .map(|metric| metric.value as u64)
-            .sum::<u64>();
+        held += status.metrics.iter().find(|metric| metric.name == HINTS)?.value as u64;
     }
     Some(held)
 }
 
-/// The metric of a node's hints. A `merganser` without it has none.
-pub(crate) const HINTS: &str = "hints_held";
+/// The metric that tells how many hints a node holds.
+pub(crate) const HINTS: &str = "hints";
