@@ -203,6 +203,7 @@ impl Load {
             request_id,
             content_type: String::new(),
             timeout_ms: PATIENCE_MS,
+            ttl_ms: 0,
         };
         match self.caller(record).call(Request::Put(put)).await? {
             Outcome::Write(reply) => {
@@ -266,7 +267,8 @@ fn is_value(reply: &v1::GetReply, value_bytes: usize) -> bool {
 }
 
 fn replicas(count: u32) -> Option<v1::Quorum> {
-    Some(v1::Quorum { kind: Some(v1::quorum::Kind::Replicas(count)) })
+    let kind = Some(v1::quorum::Kind::Replicas(count));
+    Some(v1::Quorum { kind, ..v1::Quorum::default() })
 }
 
 async fn closed_loop(load: Rc<Load>) {

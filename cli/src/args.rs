@@ -4,7 +4,7 @@
 //! command. Absent: what they do.
 
 use clap::{Args, Parser, Subcommand};
-use merganser_client::Quorum;
+use merganser_client::{Quorum, Strictness};
 use std::time::Duration;
 
 /// A key-value store that lets you say how conflicts end.
@@ -79,6 +79,8 @@ pub(crate) struct Read {
     /// How many replicas must answer: ONE, QUORUM, ALL or a number [default: the keyspace's].
     #[arg(long = "read", value_name = "R")]
     pub(crate) quorum: Option<Quorum>,
+    #[command(flatten)]
+    pub(crate) stand_ins: StandIns,
 }
 
 /// How many replicas must acknowledge a write.
@@ -87,9 +89,33 @@ pub(crate) struct Write {
     /// How many replicas must acknowledge: ONE, QUORUM, ALL or a number [default: the keyspace's].
     #[arg(long = "write", value_name = "W")]
     pub(crate) quorum: Option<Quorum>,
+    #[command(flatten)]
+    pub(crate) stand_ins: StandIns,
 }
 
-/// `500ms`, `10s`, `2m`.
+/// Whether others may answer for primaries that are away [default: as the keyspace says].
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[group(multiple = false)]
+pub(crate) struct StandIns {
+    /// Primaries only.
+    #[arg(long)]
+    strict: bool,
+    /// The next nodes of the ring may stand in for primaries that are away.
+    #[arg(long)]
+    sloppy: bool,
+}
+
+impl StandIns {
+    pub(crate) fn strictness(self) -> Strictness {
+        match self {
+            StandIns { strict: true, .. } => Strictness::Strict,
+            StandIns { sloppy: true, .. } => Strictness::Sloppy,
+            StandIns { .. } => Strictness::Keyspace,
+        }
+    }
+}
+
+/// `500ms`, `10s`, `2m`, `12h`, `30d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -97,7 +123,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
-        _ => return Err("say it as 500ms, 10s or 2m".into()),
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("say it as 500ms, 10s, 2m, 12h or 30d".into()),
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms)) {
         None | Some(0) => Err("it must be more than 0 and not absurdly much".into()),

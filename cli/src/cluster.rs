@@ -1,7 +1,9 @@
-//! `cluster status | topology`.
+//! `cluster status | topology | hints | repair | hot`.
 //!
 //! In: the cluster's own words. Out: tables. Every node is asked for itself, because one that
 //! hangs is told of by others only after a while. Absent: any change.
+
+mod views;
 
 use crate::{
     args::Global,
@@ -13,7 +15,10 @@ use clap::{Args, Subcommand};
 use futures::future::join_all;
 use merganser_client::{
     Client, Error, Member, Topology,
-    proto::{NodeStatus, StatusReply, node_status::Link},
+    proto::{
+        NodeStatus, StatusReply,
+        node_status::{Health, Link},
+    },
 };
 use serde_json::{Value, json};
 
@@ -31,6 +36,12 @@ enum Action {
         #[arg(long)]
         metrics: bool,
     },
+    /// Writes that nodes keep for others until they are back.
+    Hints,
+    /// When the nodes' data was last proven equal, and what is being repaired.
+    Repair,
+    /// The keys that are asked for most.
+    Hot,
     /// The members of the ring; with a key, who holds it.
     Topology {
         /// Whose primaries to show.
@@ -45,6 +56,9 @@ enum Action {
 pub(crate) async fn run(args: ClusterArgs, global: &Global, output: Output) -> Result<Exit> {
     match args.action {
         Action::Status { metrics } => status(&global.connect().await?, metrics, output).await,
+        Action::Hints => views::hints(global, output).await,
+        Action::Repair => views::repair(global, output).await,
+        Action::Hot => views::hot(global, output).await,
         Action::Topology { key, keyspace } => {
             let topology = global.connect().await?.topology();
             match key.zip(keyspace) {
@@ -75,7 +89,7 @@ async fn status(client: &Client, metrics: bool, output: Output) -> Result<Exit> 
 fn status_text(first: &StatusReply, heard: &[Heard], metrics: bool) -> String {
     let rows = heard.iter().map(|(node, own)| {
         let (state, version, up) = match own {
-            Ok(own) => ("up".to_owned(), own.version.clone(), age(own.uptime_ms)),
+            Ok(own) => (own_state(own).to_owned(), own.version.clone(), age(own.uptime_ms)),
             Err(error) => (format!("no answer: {}", error.code()), String::new(), String::new()),
         };
         let seen_down: Vec<&str> = heard.iter().filter_map(|(_, other)| sees_down(other, node)).collect();
@@ -86,11 +100,43 @@ fn status_text(first: &StatusReply, heard: &[Heard], metrics: bool) -> String {
     });
     let header = ["NODE", "CLIENTS", "ZONE", "SHARE", "STATE", "REACHED BY", "UP FOR", "VERSION"];
     let mut text = format!("cluster {}\n{}", first.cluster, table(&header, rows));
+    let peers = first.nodes.iter().filter(|node| node.link() != Link::Self_).map(|node| {
+        let heard = node.last_heard_ms.map_or_else(|| "never".into(), |ms| format!("{ms} ms ago"));
+        vec![
+            node.name.clone(),
+            health_name(node).into(),
+            link_name(node.link()).into(),
+            format!("{:.2}", node.phi),
+            heard,
+            format!("{:016x}", node.disk),
+            node.boots.to_string(),
+            format!("{:016x}", node.incarnation),
+        ]
+    });
+    let header = ["PEER", "HEALTH", "LINK", "PHI", "LAST HEARD", "DISK", "BOOTS", "INCARNATION"];
+    text += &format!("\n\nas {} sees them\n{}", first.node, table(&header, peers));
     if metrics {
         let rows = first.metrics.iter().map(|m| vec![m.name.clone(), number(m.value), m.help.clone()]);
         text += &format!("\n\nmetrics of {}\n{}", first.node, table(&["METRIC", "VALUE", "MEANS"], rows));
     }
     text
+}
+
+/// What a node that answers says of itself.
+fn own_state(own: &StatusReply) -> &'static str {
+    let joining = own.nodes.iter().any(|node| node.link() == Link::Self_ && node.joining);
+    if joining { "joining" } else { "up" }
+}
+
+fn health_name(node: &NodeStatus) -> &'static str {
+    match node.health() {
+        _ if node.forgotten => "forgotten",
+        Health::Unspecified => "unknown",
+        Health::Self_ => "self",
+        Health::Up => "up",
+        Health::Suspect => "suspect",
+        Health::Down => "down",
+    }
 }
 
 /// The name of the node that answered `other`, if it cannot reach `node`.
@@ -116,6 +162,8 @@ fn status_json(first: &StatusReply, heard: &[Heard]) -> Value {
                 "version": own.version,
                 "uptime_ms": own.uptime_ms,
                 "incarnation": format!("{:016x}", own.incarnation),
+                "joining": own_state(own) == "joining",
+                "peers": own.nodes.iter().filter(|n| n.link() != Link::Self_).map(|n| (n.name.clone(), peer_json(n))).collect::<serde_json::Map<_, _>>(),
                 "links": own.nodes.iter().map(|n| (n.name.clone(), json!(link_name(n.link())))).collect::<serde_json::Map<_, _>>(),
                 "metrics": own.metrics.iter().map(|m| (m.name.clone(), json!(m.value))).collect::<serde_json::Map<_, _>>(),
             }),
@@ -123,6 +171,19 @@ fn status_json(first: &StatusReply, heard: &[Heard]) -> Value {
         value
     };
     json!({ "cluster": first.cluster, "nodes": heard.iter().map(node).collect::<Vec<_>>() })
+}
+
+fn peer_json(node: &NodeStatus) -> Value {
+    json!({
+        "health": health_name(node),
+        "phi": node.phi,
+        "last_heard_ms": node.last_heard_ms,
+        "disk": format!("{:016x}", node.disk),
+        "boots": node.boots,
+        "incarnation": format!("{:016x}", node.incarnation),
+        "announced_address": node.announced_address,
+        "forgotten": node.forgotten,
+    })
 }
 
 fn link_name(link: Link) -> &'static str {

@@ -3,9 +3,9 @@
 //! In: addresses, time limit. Out: a connected client, and a place to run futures. Absent:
 //! commands.
 
-use crate::args::Global;
+use crate::args::{Global, Read, Write};
 use anyhow::Result;
-use merganser_client::{Builder, Client, Keyspace, Quorum};
+use merganser_client::{Builder, Client, Keyspace};
 
 /// Runs a command's future on this thread.
 pub(crate) fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
@@ -40,6 +40,13 @@ impl Global {
 }
 
 /// The keyspace with the quorums that the user asks for.
-pub(crate) fn keyspace(client: &Client, name: &str, read: Option<Quorum>, write: Option<Quorum>) -> Keyspace {
-    client.keyspace(name).with_read(read.unwrap_or_default()).with_write(write.unwrap_or_default())
+pub(crate) fn reader(client: &Client, name: &str, read: &Read) -> Keyspace {
+    let keys = client.keyspace(name).with_read(read.quorum.unwrap_or_default());
+    keys.with_strictness(read.stand_ins.strictness())
+}
+
+/// As [`reader`], for writes.
+pub(crate) fn writer(client: &Client, name: &str, write: &Write) -> Keyspace {
+    let keys = client.keyspace(name).with_write(write.quorum.unwrap_or_default());
+    keys.with_strictness(write.stand_ins.strictness())
 }

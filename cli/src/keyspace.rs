@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use merganser_client::proto::{self, DeleteSemantics, Durability, KeyspaceSettings};
+use merganser_client::proto::{self, DeleteSemantics, Durability, KeyspaceSettings, Quorums};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -33,6 +33,9 @@ enum Action {
         name: String,
         #[command(flatten)]
         settings: Settings,
+        /// Set back to the default: siblings-max, delete, durability, write-back-delay, quorums, ttl, key-rate-max, plugin-config.
+        #[arg(long, value_name = "SETTING", value_delimiter = ',')]
+        reset: Vec<String>,
     },
     /// Settings of a keyspace, and which nodes are ready for it.
     Show { name: String },
@@ -72,6 +75,23 @@ struct Settings {
     /// Never store a resolution, only show it.
     #[arg(long, conflicts_with = "write_back_delay")]
     write_back_never: bool,
+    /// Whether others may stand in for primaries that are away [default: sloppy].
+    #[arg(long, value_enum)]
+    quorums: Option<Counted>,
+    /// Values read as deleted after so long, unless a put says otherwise [default: never].
+    #[arg(long, value_name = "TIME", value_parser = crate::args::duration)]
+    ttl: Option<std::time::Duration>,
+    /// Requests per second for any one key at one node; more are refused [default: no limit].
+    #[arg(long, value_name = "RATE")]
+    key_rate_max: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Counted {
+    /// Always writable: the next nodes of the ring stand in.
+    Sloppy,
+    /// Primaries only.
+    Strict,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -125,7 +145,32 @@ impl Settings {
             siblings_max: self.siblings_max.unwrap_or_default(),
             write_back_delay_ms: delay_ms,
             write_back_never: self.write_back_never,
+            quorums: match self.quorums {
+                None => Quorums::Unspecified,
+                Some(Counted::Sloppy) => Quorums::Sloppy,
+                Some(Counted::Strict) => Quorums::Strict,
+            } as i32,
+            ttl_ms: self.ttl.map_or(0, |ttl| ttl.as_millis() as u64),
+            key_rate_max: self.key_rate_max.unwrap_or_default(),
         })
+    }
+
+    /// Fields to set back: those named, and those given with the value that on the wire means "as it is".
+    fn resets(&self, named: &[String]) -> Vec<String> {
+        let wire = |name: &String| match name.as_str() {
+            "delete" => "delete_semantics".to_owned(),
+            "write-back-delay" | "write-back-never" => "write_back_delay_ms".into(),
+            "ttl" => "ttl_ms".into(),
+            name => name.replace('-', "_"),
+        };
+        let mut resets: Vec<String> = named.iter().map(wire).collect();
+        if matches!(self.delete, Some(Winner::Update)) {
+            resets.push("delete_semantics".into());
+        }
+        if matches!(self.durability, Some(Stored::Sync)) {
+            resets.push("durability".into());
+        }
+        resets
     }
 }
 
@@ -133,7 +178,10 @@ pub(crate) async fn run(args: KeyspaceArgs, global: &Global, output: Output) -> 
     let admin = global.admin().await?;
     let keyspace = match args.action {
         Action::Create { name, settings } => admin.create_keyspace(&name, settings.into_wire(true)?).await?,
-        Action::Set { name, settings } => admin.update_keyspace(&name, settings.into_wire(false)?).await?,
+        Action::Set { name, settings, reset } => {
+            let resets = settings.resets(&reset);
+            admin.update_keyspace(&name, settings.into_wire(false)?, resets).await?
+        }
         Action::Show { name } => admin.keyspace(&name).await?,
         Action::List => {
             let keyspaces = admin.keyspaces().await?;
@@ -171,6 +219,7 @@ fn show(keyspace: &proto::Keyspace) -> String {
         ("delete", delete_name(settings.delete_semantics()).into()),
         ("durability", durability_name(settings.durability()).into()),
         ("siblings max", settings.siblings_max.to_string()),
+        ("quorums", quorums_name(settings.quorums()).into()),
     ];
     if !keyspace.plugin_hash.is_empty() {
         rows.push(("plugin", hex(&keyspace.plugin_hash)));
@@ -182,6 +231,12 @@ fn show(keyspace: &proto::Keyspace) -> String {
             (false, None) => "after the default time".into(),
         };
         rows.push(("write-back", write_back));
+    }
+    if settings.ttl_ms > 0 {
+        rows.push(("ttl", format!("{} ms", settings.ttl_ms)));
+    }
+    if settings.key_rate_max > 0 {
+        rows.push(("key rate max", format!("{}/s at a node", settings.key_rate_max)));
     }
     rows.push(("ready", prepared.ready.join(", ")));
     if !prepared.waiting.is_empty() {
@@ -196,6 +251,14 @@ fn delete_name(semantics: DeleteSemantics) -> &'static str {
         DeleteSemantics::UpdateWins => "update-wins",
         DeleteSemantics::DeleteWins => "delete-wins",
         DeleteSemantics::PluginDecides => "plugin-decides",
+    }
+}
+
+fn quorums_name(quorums: Quorums) -> &'static str {
+    match quorums {
+        Quorums::Unspecified => "unknown",
+        Quorums::Sloppy => "sloppy",
+        Quorums::Strict => "strict",
     }
 }
 
@@ -222,6 +285,9 @@ fn keyspace_json(keyspace: &proto::Keyspace) -> Value {
         "siblings_max": settings.siblings_max,
         "write_back_delay_ms": settings.write_back_delay_ms,
         "write_back_never": settings.write_back_never,
+        "quorums": quorums_name(settings.quorums()),
+        "ttl_ms": settings.ttl_ms,
+        "key_rate_max": settings.key_rate_max,
         "policy_epoch": keyspace.policy_epoch,
         "plugin_hash": hex(&keyspace.plugin_hash),
         "ready": prepared.ready,

@@ -7,7 +7,7 @@
 
 use crate::{
     args::{Global, Read, Write},
-    connect::keyspace,
+    connect::{reader, writer},
     context_file,
     failure::{Exit, Failure},
     output::{Output, bytes_json, hex, size},
@@ -78,6 +78,9 @@ pub(crate) struct PutArgs {
     /// Kept beside the value, such as application/json.
     #[arg(long, default_value = "")]
     content_type: String,
+    /// The value reads as deleted after so long, such as 10m or 30d.
+    #[arg(long, value_name = "TIME", value_parser = crate::args::duration)]
+    ttl: Option<std::time::Duration>,
     #[command(flatten)]
     write: Write,
 }
@@ -114,7 +117,7 @@ pub(crate) struct QueryArgs {
 }
 
 pub(crate) async fn get(args: GetArgs, global: &Global, output: Output) -> Result<Exit> {
-    let keys = keyspace(&global.connect().await?, &args.keyspace, args.read.quorum, None);
+    let keys = reader(&global.connect().await?, &args.keyspace, &args.read);
     let entry = match args.siblings {
         true => keys.get_siblings(&args.key).await?,
         false => keys.get(&args.key).await?,
@@ -175,8 +178,10 @@ pub(crate) async fn put(args: PutArgs, global: &Global, output: Output) -> Resul
     let value = read_bytes("value", &args.bytes)?;
     let (name, key) = (&args.keyspace, args.key.as_bytes());
     let context = context_of(&args.based, name, key)?;
-    let keys = keyspace(&global.connect().await?, name, None, args.write.quorum)
-        .with_content_type(args.content_type);
+    let mut keys = writer(&global.connect().await?, name, &args.write).with_content_type(args.content_type);
+    if let Some(ttl) = args.ttl {
+        keys = keys.with_ttl(ttl);
+    }
     let written = match (&args.based, context) {
         (_, Some(context)) if context.is_empty() => keys.put_blind(key, value).await,
         (_, Some(context)) => keys.put(key, value, &context).await,
@@ -190,7 +195,7 @@ pub(crate) async fn put(args: PutArgs, global: &Global, output: Output) -> Resul
 pub(crate) async fn del(args: DelArgs, global: &Global, output: Output) -> Result<Exit> {
     let (name, key) = (&args.keyspace, args.key.as_bytes());
     let context = context_of(&args.based, name, key)?;
-    let keys = keyspace(&global.connect().await?, name, None, args.write.quorum);
+    let keys = writer(&global.connect().await?, name, &args.write);
     let written = match (&args.based, context) {
         (_, Some(context)) => keys.delete(key, &context).await,
         (Based { read_first: true, .. }, None) => {
@@ -216,14 +221,14 @@ fn not_found(output: Output) -> Result<Exit> {
 
 pub(crate) async fn apply(args: ApplyArgs, global: &Global, output: Output) -> Result<Exit> {
     let op = read_bytes("operation", &args.bytes)?;
-    let keys: Keyspace = keyspace(&global.connect().await?, &args.keyspace, None, args.write.quorum);
+    let keys: Keyspace = writer(&global.connect().await?, &args.keyspace, &args.write);
     let written = keys.apply(&args.key, op).await?;
     let based = Based { context_file: None, read_first: false, blind: false };
     finish(written, &based, &args.keyspace, args.key.as_bytes(), output)
 }
 
 pub(crate) async fn query(args: QueryArgs, global: &Global, output: Output) -> Result<Exit> {
-    let keys = keyspace(&global.connect().await?, &args.keyspace, args.read.quorum, None);
+    let keys = reader(&global.connect().await?, &args.keyspace, &args.read);
     let answer = keys.query(&args.key, args.path).await?;
     if output.json {
         output.result(String::new, || {

@@ -62,13 +62,15 @@ impl Admin {
         of_reply(reply.await?.keyspace)
     }
 
-    /// Changes settings; fields at their zero value stay as they were.
+    /// Changes settings; fields at their zero value stay as they were, those named in `reset` go
+    /// back to their defaults.
     pub async fn update_keyspace(
         &self,
         name: &str,
         settings: v1::KeyspaceSettings,
+        reset: Vec<String>,
     ) -> Result<v1::Keyspace, Error> {
-        let request = v1::UpdateKeyspaceRequest { name: name.into(), settings: Some(settings) };
+        let request = v1::UpdateKeyspaceRequest { name: name.into(), settings: Some(settings), reset };
         let reply = self.ask_long(Repeat::Never, request, |link, request| async move {
             keyspaces(&link).update(request).await
         });
@@ -144,10 +146,37 @@ impl Admin {
 
     /// The state of the node at `address`, and how it sees the others.
     pub async fn status_of(&self, address: &str) -> Result<v1::StatusReply, Error> {
+        self.ask_one(address, |mut node| async move { node.status(v1::StatusRequest {}).await }).await
+    }
+
+    /// What the node at `address` keeps for others.
+    pub async fn hints_of(&self, address: &str) -> Result<v1::HintsReply, Error> {
+        self.ask_one(address, |mut node| async move { node.hints(v1::HintsRequest {}).await }).await
+    }
+
+    /// How equal the data of the node at `address` is to that of the others.
+    pub async fn repair_of(&self, address: &str) -> Result<v1::RepairReply, Error> {
+        self.ask_one(address, |mut node| async move { node.repair(v1::RepairRequest {}).await }).await
+    }
+
+    /// The keys that the node at `address` is asked about most.
+    pub async fn hot_keys_of(&self, address: &str) -> Result<v1::HotKeysReply, Error> {
+        self.ask_one(address, |mut node| async move { node.hot_keys(v1::HotKeysRequest {}).await }).await
+    }
+
+    /// One node is asked for itself, once.
+    async fn ask_one<R, F>(
+        &self,
+        address: &str,
+        call: impl Fn(ClusterClient<Channel>) -> F,
+    ) -> Result<R, Error>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
         let address: Arc<str> = address.into();
-        let attempt = |link: Arc<Link>, _| async move {
-            let reply = cluster(&link).status(v1::StatusRequest {}).await;
-            reply.map(Response::into_inner).map_err(|status| link.error(&status))
+        let attempt = |link: Arc<Link>, _| {
+            let reply = call(cluster(&link));
+            async move { reply.await.map(Response::into_inner).map_err(|status| link.error(&status)) }
         };
         self.client.attempt(&address, self.timeout.min(Duration::from_secs(5)), &attempt).await
     }

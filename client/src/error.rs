@@ -78,6 +78,11 @@ pub enum Error {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// More requests for this one key than its keyspace allows at one node.
+    KeyTooHot {
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// The request makes no sense.
     InvalidArgument {
         /// Which field.
@@ -159,6 +164,7 @@ impl Error {
             Error::InvalidContext { .. } => "invalid_context",
             Error::UnknownKeyspace { .. } => "unknown_keyspace",
             Error::Overloaded { .. } => "overloaded",
+            Error::KeyTooHot { .. } => "key_too_hot",
             Error::InvalidArgument { .. } => "invalid_argument",
             Error::Unresolved { .. } => "unresolved",
             Error::ClockSkew { .. } => "clock_skew",
@@ -201,6 +207,9 @@ impl Error {
             Error::Overloaded { retry_after } => {
                 format!("the node has too much to do; it asks for {} ms", retry_after.as_millis())
             }
+            Error::KeyTooHot { retry_after } => {
+                format!("too many ask for this key; the node asks for {} ms", retry_after.as_millis())
+            }
             Error::InvalidArgument { field, reason } => format!("`{field}`: {reason}"),
             Error::Unresolved { reason } => format!("siblings are unresolved: {reason}"),
             Error::ClockSkew { ahead } => {
@@ -229,6 +238,7 @@ impl Error {
                 "create it with `merganser keyspace create`, or list those there are"
             }
             Error::Overloaded { .. } => "try again later, or send less at once",
+            Error::KeyTooHot { .. } => "ask for it less often, or raise the keyspace's key_rate_max",
             Error::InvalidArgument { .. } => "change the request; it will not succeed as it is",
             Error::Unresolved { .. } => "get the siblings and put one value with their context",
             Error::ClockSkew { .. } => "set the clocks of the machines right (NTP)",
@@ -292,6 +302,9 @@ impl Error {
             Detail::UnknownKeyspace(d) => Error::UnknownKeyspace { keyspace: d.keyspace },
             Detail::Overloaded(d) => {
                 Error::Overloaded { retry_after: Duration::from_millis(d.retry_after_ms.into()) }
+            }
+            Detail::KeyTooHot(d) => {
+                Error::KeyTooHot { retry_after: Duration::from_millis(d.retry_after_ms.into()) }
             }
             Detail::InvalidArgument(d) => Error::InvalidArgument { field: d.field, reason: d.reason },
             Detail::Unresolved(d) => Error::Unresolved { reason: d.reason },

@@ -31,17 +31,35 @@ pub enum Quorum {
     Replicas(u32),
 }
 
+/// Whether stand-ins may answer for primaries that are away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strictness {
+    /// As the keyspace says.
+    #[default]
+    Keyspace,
+    /// Primaries only: with R + W > N a read sees every write acknowledged before it.
+    Strict,
+    /// Stand-ins count; the reply says so where they did.
+    Sloppy,
+}
+
 impl Quorum {
-    pub(crate) fn to_wire(self) -> Option<v1::Quorum> {
+    fn to_wire(self, strictness: Strictness) -> Option<v1::Quorum> {
         use v1::quorum::Kind;
         let kind = match self {
-            Quorum::Keyspace => return None,
+            Quorum::Keyspace if strictness == Strictness::Keyspace => return None,
+            Quorum::Keyspace => Kind::Level(Level::Keyspace as i32),
             Quorum::One => Kind::Level(Level::One as i32),
             Quorum::Majority => Kind::Level(Level::Quorum as i32),
             Quorum::All => Kind::Level(Level::All as i32),
             Quorum::Replicas(replicas) => Kind::Replicas(replicas),
         };
-        Some(v1::Quorum { kind: Some(kind) })
+        let strictness = match strictness {
+            Strictness::Keyspace => v1::quorum::Strictness::Keyspace,
+            Strictness::Strict => v1::quorum::Strictness::Strict,
+            Strictness::Sloppy => v1::quorum::Strictness::Sloppy,
+        };
+        Some(v1::Quorum { kind: Some(kind), strictness: strictness.into() })
     }
 }
 
@@ -81,8 +99,10 @@ pub struct Keyspace {
     name: String,
     read: Quorum,
     write: Quorum,
+    strictness: Strictness,
     timeout: Duration,
     content_type: String,
+    ttl: Option<Duration>,
 }
 
 /// What a plugin answered to a query.
@@ -102,7 +122,8 @@ impl Keyspace {
     pub(crate) fn new(client: Client, name: String) -> Keyspace {
         let timeout = client.inner.settings.timeout;
         let (read, write) = (Quorum::Keyspace, Quorum::Keyspace);
-        Keyspace { client, name, read, write, timeout, content_type: String::new() }
+        let strictness = Strictness::Keyspace;
+        Keyspace { client, name, read, write, strictness, timeout, content_type: String::new(), ttl: None }
     }
 
     /// Its name.
@@ -114,6 +135,18 @@ impl Keyspace {
     #[must_use]
     pub fn with_read(&self, read: Quorum) -> Keyspace {
         Keyspace { read, ..self.clone() }
+    }
+
+    /// The same keys, with or without stand-ins for primaries that are away.
+    #[must_use]
+    pub fn with_strictness(&self, strictness: Strictness) -> Keyspace {
+        Keyspace { strictness, ..self.clone() }
+    }
+
+    /// The same keys; what is put reads as deleted after so long, a millisecond at least.
+    #[must_use]
+    pub fn with_ttl(&self, ttl: Duration) -> Keyspace {
+        Keyspace { ttl: Some(ttl), ..self.clone() }
     }
 
     /// The same keys, written at another quorum.
@@ -170,7 +203,7 @@ impl Keyspace {
         v1::GetRequest {
             keyspace: self.name.clone(),
             key: Bytes::copy_from_slice(key),
-            read: self.read.to_wire(),
+            read: self.read.to_wire(self.strictness),
             want: want as i32,
             timeout_ms: 0,
         }
@@ -226,7 +259,7 @@ impl Keyspace {
             keyspace: self.name.clone(),
             key: Bytes::copy_from_slice(key.as_ref()),
             path: path.into(),
-            read: self.read.to_wire(),
+            read: self.read.to_wire(self.strictness),
             timeout_ms: 0,
         };
         let key = query.key.clone();
@@ -266,10 +299,11 @@ impl Keyspace {
             value,
             context,
             blind,
-            write: self.write.to_wire(),
+            write: self.write.to_wire(self.strictness),
             request_id: self.request_id(),
             content_type: self.content_type.clone(),
             timeout_ms: 0,
+            ttl_ms: self.ttl.map_or(0, |ttl| (ttl.as_millis() as u64).max(1)),
         })
     }
 
@@ -279,7 +313,7 @@ impl Keyspace {
             key: Bytes::copy_from_slice(key),
             context,
             blind,
-            write: self.write.to_wire(),
+            write: self.write.to_wire(self.strictness),
             request_id: self.request_id(),
             timeout_ms: 0,
         }
@@ -291,7 +325,7 @@ impl Keyspace {
             keyspace: self.name.clone(),
             key: Bytes::copy_from_slice(key),
             op,
-            write: self.write.to_wire(),
+            write: self.write.to_wire(self.strictness),
             request_id: self.request_id(),
             timeout_ms: 0,
         })

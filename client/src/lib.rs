@@ -45,7 +45,7 @@ pub use client::{Builder, Client};
 pub use context::Context;
 pub use entry::{Content, Entry, Resolution, Sibling, State, Written};
 pub use error::{Error, Uncertain};
-pub use keyspace::{Keyspace, Queried, Quorum};
+pub use keyspace::{Keyspace, Queried, Quorum, Strictness};
 pub use merganser_core::id::{ActorId, Dot};
 /// The messages of the wire, for the plain data that admin calls carry.
 pub use merganser_proto::v1 as proto;

@@ -66,7 +66,9 @@ pub(crate) fn next(patience: &Patience, standing: Standing, error: &Error, jitte
         error if is_internal(error) && first_round => (other, Duration::ZERO),
         Error::Unavailable { .. } | Error::NotEnoughReplicas { .. } => (other, pause),
         Error::Uncertain(_) => (standing.candidate, pause),
-        Error::Overloaded { retry_after } => (other, pause.max(*retry_after)),
+        Error::Overloaded { retry_after } | Error::KeyTooHot { retry_after } => {
+            (other, pause.max(*retry_after))
+        }
         _ => return Step::GiveUp,
     };
     if after >= standing.remaining { Step::GiveUp } else { Step::Ask { candidate, after } }
@@ -74,9 +76,16 @@ pub(crate) fn next(patience: &Patience, standing: Standing, error: &Error, jitte
 
 /// True where another attempt may end otherwise.
 pub(crate) fn is_curable(error: &Error) -> bool {
-    use Error::{NotEnoughReplicas, Overloaded, Unavailable, Uncertain};
+    use Error::{KeyTooHot, NotEnoughReplicas, Overloaded, Unavailable, Uncertain};
     is_internal(error)
-        || matches!(error, Unavailable { .. } | NotEnoughReplicas { .. } | Uncertain(_) | Overloaded { .. })
+        || matches!(
+            error,
+            Unavailable { .. }
+                | NotEnoughReplicas { .. }
+                | Uncertain(_)
+                | Overloaded { .. }
+                | KeyTooHot { .. }
+        )
 }
 
 /// True where a node failed inside. What it did of a write before that is not known.

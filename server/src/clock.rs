@@ -9,19 +9,21 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// See the head of this file.
 pub(crate) struct Clock {
+    offset_ms: i64,
     last: Millis,
     /// When `last` was told, and what of that time is not yet counted.
     at: Instant,
 }
 
 impl Clock {
-    pub(crate) fn new() -> Clock {
-        Clock { last: wall(), at: Instant::now() }
+    /// Ahead of the system's by so much.
+    pub(crate) fn new(offset_ms: i64) -> Clock {
+        Clock { offset_ms, last: wall(offset_ms), at: Instant::now() }
     }
 
     /// At or after every earlier answer.
     pub(crate) fn now(&mut self) -> Millis {
-        self.tell(wall(), Instant::now())
+        self.tell(wall(self.offset_ms), Instant::now())
     }
 
     fn tell(&mut self, wall: Millis, at: Instant) -> Millis {
@@ -37,9 +39,10 @@ impl Clock {
     }
 }
 
-fn wall() -> Millis {
+fn wall(offset_ms: i64) -> Millis {
     // A clock before 1970 counts as 1970: stamps would be wrong, but nothing goes back.
-    Millis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    Millis(since.saturating_add_signed(offset_ms))
 }
 
 #[cfg(test)]
@@ -50,7 +53,7 @@ mod tests {
     #[test]
     fn a_clock_set_back_goes_on_at_half_speed_until_wall_time_has_caught_up() {
         let start = Instant::now();
-        let mut clock = Clock { last: Millis(10_000), at: start };
+        let mut clock = Clock { offset_ms: 0, last: Millis(10_000), at: start };
         let after = |ms| start + Duration::from_millis(ms);
         assert_eq!(clock.tell(Millis(10_100), after(100)), Millis(10_100));
         assert_eq!(clock.tell(Millis(9_000), after(101)), Millis(10_100));

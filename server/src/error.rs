@@ -1,7 +1,9 @@
 //! Why a node could not start, or had to stop.
 
 use crate::config::ConfigError;
+use merganser_core::membership::RejoinReason;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Each variant is another thing for the operator to do.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// This disk may not be used again. It was set aside; start again, with an empty directory.
+    #[error(
+        "{}; its contents are in {} now: start the node again, and its peers fill it", why(*.reason), aside.display()
+    )]
+    SetAside {
+        /// Why.
+        reason: RejoinReason,
+        /// Where its contents are.
+        aside: PathBuf,
+    },
     /// The plugin engine does not run on this machine, or a built-in plugin was refused.
     #[error("plugins: {0}")]
     Plugins(String),
@@ -43,4 +55,11 @@ pub enum Error {
     /// A thread of the node panicked; see the log.
     #[error("the node's thread panicked; see the log above")]
     Panicked,
+}
+
+fn why(reason: RejoinReason) -> &'static str {
+    match reason {
+        RejoinReason::OldDisk => "this disk is older than what its node has told others since",
+        RejoinReason::Forgotten => "this node was away for so long that the others have forgotten it",
+    }
 }

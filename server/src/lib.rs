@@ -25,8 +25,10 @@ mod metrics;
 mod peers;
 mod resolve;
 mod run;
+mod set_aside;
 mod store;
 mod telemetry;
+mod verify;
 
 pub use config::{
     Cluster, Config, ConfigError, KEYS, Key, Limits, Listen, Log, LogFormat, Member, Node, Secret, Storage,

@@ -10,6 +10,7 @@
 //! which all of its services run: one thread, so that the driver finds many inputs a turn. Absent: what it serves.
 
 use crate::accept;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::{Door, Driver, Input, Stopped, UnderWay};
 use crate::error::Error;
@@ -17,8 +18,10 @@ use crate::grpc::{self, Directory};
 use crate::metrics::Metrics;
 use crate::peers::{self, Credentials, Peers};
 use crate::resolve::{self, Plugins};
+use crate::set_aside;
 use crate::store::{self, Commits, CoreFold, Readers};
 use crate::telemetry;
+use crate::verify::Verifier;
 use merganser_core::Node;
 use merganser_core::boot;
 use merganser_core::catalog::Catalog;
@@ -46,18 +49,24 @@ pub fn serve(config: Config) -> Result<(), Error> {
     config.check()?;
     telemetry::start(&config.log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let mut running = start(config)?;
-    println!("ready: clients {}, peers {}", running.client_address, running.peer_address);
-    runtime.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            interrupt = tokio::signal::ctrl_c() => interrupt?,
-            _ = terminate.recv() => {}
-            _ = &mut running.ended => {}
+    loop {
+        let mut running = start(config.clone())?;
+        println!("ready: clients {}, peers {}", running.client_address, running.peer_address);
+        runtime.block_on(async {
+            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            tokio::select! {
+                interrupt = tokio::signal::ctrl_c() => interrupt?,
+                _ = terminate.recv() => {}
+                _ = &mut running.ended => {}
+            }
+            Ok::<(), Error>(())
+        })?;
+        match running.stop() {
+            // Once: the next start is on an empty directory.
+            Err(error @ Error::SetAside { .. }) => tracing::error!(%error, "starting_empty"),
+            ended => return ended,
         }
-        Ok::<(), Error>(())
-    })?;
-    running.stop()
+    }
 }
 
 /// A node that serves, on a thread of its own. Dropping it stops it.
@@ -109,6 +118,9 @@ pub fn start(config: Config) -> Result<Running, Error> {
     let (door, inputs) = Door::new();
     let metrics = Arc::new(Metrics::default());
 
+    if let Some(aside) = set_aside::finish(&config.storage.dir)? {
+        tracing::warn!(aside = %aside.display(), "finished_setting_aside");
+    }
     let sink = Arc::new(Commits(door.clone()));
     let options = store::options(&config.storage);
     let (db, recovery) = Db::open(Arc::new(OsFs), &config.storage.dir, options, Arc::new(CoreFold), sink)?;
@@ -118,6 +130,7 @@ pub fn start(config: Config) -> Result<Running, Error> {
     let plugin_bytes_max = (config.limits.plugin_queue_mb << 20) as usize;
     let plugins = Plugins::start(config.limits.plugin_threads, plugin_bytes_max, &door, &metrics)?;
     let readers = Readers::start(config.storage.read_threads, &db, &door)?;
+    let verifier = Verifier::start(&db, &door, config.repair.scrub_mb_per_s << 20)?;
     let directory = Arc::new(Directory::new(&config, node.ring()));
     let (topology, topology_seen) = watch::channel(Arc::new(TopologyReply::default()));
     let host = plugins.host();
@@ -125,10 +138,12 @@ pub fn start(config: Config) -> Result<Running, Error> {
         node,
         db: db.clone(),
         readers,
+        _verifier: verifier,
         plugins,
         directory: Arc::clone(&directory),
         topology,
         metrics: Arc::clone(&metrics),
+        clock: Clock::new(config.node.clock_offset_ms),
         under_way: UnderWay::default(),
     };
 
@@ -198,6 +213,16 @@ fn boot(config: &Config, db: &Db) -> Result<Node, Error> {
         hedge_ms: limits.hedge_ms,
         address: config.this_member()?.peer_address.clone(),
         gossip_period_ms: limits.gossip_period_ms,
+        forget_ms: config.repair.forget_h * 3_600_000,
+        hint_bytes_max: config.repair.hint_mb << 20,
+        hint_age_ms_max: config.repair.hint_h * 3_600_000,
+        hint_rate_bytes_per_s: config.repair.mb_per_s << 20,
+        anti_entropy_period_ms: config.repair.period_ms,
+        repair_bytes_per_s: config.repair.mb_per_s << 20,
+        scrub_period_ms: config.repair.scrub_period_h * 3_600_000,
+        scrub_bytes_per_s: config.repair.scrub_mb_per_s << 20,
+        cost_in_flight_max: limits.in_flight_mb << 20,
+        view_cache_bytes: (limits.view_cache_mb << 20) as usize,
         in_flight_max: limits.in_flight as usize,
         ..CoreConfig::new(this, config.core_members(), config.cluster.secret.0.clone().into_bytes())
     };
@@ -232,6 +257,12 @@ impl Parts {
             Ok(Stopped::Unclean) => {
                 tracing::warn!("stopped with work in flight; the next start takes a new actor");
                 Ok(db.close()?)
+            }
+            Ok(Stopped::RejoinEmpty(reason)) => {
+                let dir = db.dir().to_owned();
+                // Whatever it still held is given up with the rest.
+                let _ = db.close();
+                Err(Error::SetAside { reason, aside: set_aside::set_aside(&dir)? })
             }
             Ok(Stopped::Failed(error)) => Err(error.into()),
             Err(error) => Err(error),

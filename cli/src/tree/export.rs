@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     args::Global,
-    connect::keyspace,
+    connect::reader,
     failure::{self, Exit, Failure},
     output::{Output, size},
 };
@@ -36,7 +36,7 @@ enum Outcome {
 
 pub(super) async fn run(args: ExportArgs, global: &Global, output: Output) -> Result<Exit> {
     let client = super::patient(global).await?;
-    let keys = keyspace(&client, &args.keyspace, args.read.quorum, None);
+    let keys = reader(&client, &args.keyspace, &args.read);
     let entries = match &args.manifest {
         Some(path) => from_file(path)?,
         None => index::load(&keys, &args.name).await?,

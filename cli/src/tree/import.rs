@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     args::Global,
-    connect::keyspace,
+    connect::writer,
     failure::{self, Exit},
     output::{Output, size},
 };
@@ -64,7 +64,7 @@ pub(super) async fn run(args: ImportArgs, global: &Global, output: Output) -> Re
     let client = super::patient(global).await?;
     let policy = client.admin().keyspace(&args.keyspace).await?.settings.unwrap_or_default().policy;
     let how = how(&policy, args.blind);
-    let keys = keyspace(&client, &args.keyspace, None, args.write.quorum);
+    let keys = writer(&client, &args.keyspace, &args.write);
     let (found, skipped) = paths::walk(&args.dir, &args.prefix)
         .with_context(|| format!("failed to read directory {}", args.dir.display()))?;
     let mut manifest = args.manifest.as_deref().map(open).transpose()?;

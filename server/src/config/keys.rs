@@ -27,6 +27,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("node.zone", "the member's", "Must say the same as this node's entry in `cluster.members`."),
     key("node.weight", "the member's", "Must say the same as this node's entry in `cluster.members`."),
+    key(
+        "node.clock_offset_ms",
+        "0",
+        "Added to the machine's clock, to see what a node does whose clock is wrong.",
+    ),
     key("cluster.name", "—", "Nodes of another cluster are refused."),
     key(
         "cluster.secret",
@@ -74,6 +79,12 @@ pub const KEYS: &[Key] = &[
         "20000",
         "Client requests in flight beyond which new ones are answered `OVERLOADED`.",
     ),
+    key(
+        "limits.in_flight_mb",
+        "256",
+        "What they may weigh together, by the bytes and kinds of requests, before new ones are answered `OVERLOADED`.",
+    ),
+    key("limits.view_cache_mb", "16", "What plugins made of conflicts, kept for the next reader."),
     key("limits.connections", "1024", "Client connections; further ones wait to be accepted."),
     key("limits.streams", "1024", "Calls at once on one client connection."),
     key(
@@ -102,6 +113,25 @@ pub const KEYS: &[Key] = &[
         "Input of plugin calls that wait; beyond that they fail, and siblings are served.",
     ),
     key("limits.drain_ms", "5000", "How long a stop waits for requests in flight."),
+    key("repair.period_ms", "10000", "How often a node compares its data with that of another."),
+    key("repair.mb_per_s", "32", "What repair may send each second, and as much again what hints may."),
+    key(
+        "repair.hint_mb",
+        "256",
+        "Writes kept for one node that is away; beyond that, anti-entropy brings them.",
+    ),
+    key("repair.hint_h", "3", "For so many hours."),
+    key(
+        "repair.scrub_period_h",
+        "168",
+        "How often all values are read again, and held against other replicas'.",
+    ),
+    key("repair.scrub_mb_per_s", "4", "What that may read each second."),
+    key(
+        "repair.forget_h",
+        "168",
+        "A member that was away for so many hours is forgotten, and must come back with an empty disk.",
+    ),
     key(
         "log.level",
         "info",

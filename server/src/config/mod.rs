@@ -55,6 +55,8 @@ pub struct Config {
     pub storage: Storage,
     /// What it refuses.
     pub limits: Limits,
+    /// What it does by itself to be equal with the others.
+    pub repair: Repair,
     /// What it tells.
     pub log: Log,
 }
@@ -69,6 +71,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// If given, as in the members' list.
     pub weight: Option<f64>,
+    /// Added to the machine's clock.
+    pub clock_offset_ms: i64,
 }
 
 /// The cluster.
@@ -203,6 +207,10 @@ impl Default for Storage {
 pub struct Limits {
     /// Client requests.
     pub in_flight: u32,
+    /// What they may weigh together.
+    pub in_flight_mb: u64,
+    /// What plugins made of conflicts, kept for the next reader.
+    pub view_cache_mb: u64,
     /// Client connections.
     pub connections: u32,
     /// Calls at once on one of them.
@@ -233,6 +241,8 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             in_flight: 20_000,
+            in_flight_mb: 256,
+            view_cache_mb: 16,
             connections: 1_024,
             streams: 1_024,
             pipelined: 512,
@@ -245,6 +255,40 @@ impl Default for Limits {
             plugin_threads: 2,
             plugin_queue_mb: 64,
             drain_ms: 5_000,
+        }
+    }
+}
+
+/// What a node does by itself to be equal with the others.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Repair {
+    /// Between two comparisons with others.
+    pub period_ms: u64,
+    /// What repair, and as much again what hints, may send.
+    pub mb_per_s: u64,
+    /// Kept for one node that is away.
+    pub hint_mb: u64,
+    /// For so long.
+    pub hint_h: u64,
+    /// Between two walks over all values.
+    pub scrub_period_h: u64,
+    /// What a walk may read.
+    pub scrub_mb_per_s: u64,
+    /// A member that was away for so long must come back empty.
+    pub forget_h: u64,
+}
+
+impl Default for Repair {
+    fn default() -> Repair {
+        Repair {
+            period_ms: 10_000,
+            mb_per_s: 32,
+            hint_mb: 256,
+            hint_h: 3,
+            scrub_period_h: 168,
+            scrub_mb_per_s: 4,
+            forget_h: 168,
         }
     }
 }

@@ -5,14 +5,19 @@
 //! frames that wait; storage and plugins by what was asked of them.
 
 use crate::peers::Outbox;
+use bytes::Bytes;
 use merganser_core::admin::{AdminReply, AdminRequest};
+use merganser_core::anti_entropy::RepairView;
+use merganser_core::anti_entropy::scrub::ScrubView;
 use merganser_core::event::{Record, ScanPage, StorageFailure};
+use merganser_core::handoff::HintView;
+use merganser_core::hot_keys::HotKeyView;
 use merganser_core::id::{NodeId, PluginHash, Ticket};
+use merganser_core::membership::MemberView;
 use merganser_core::message::Message;
 use merganser_core::plugin::{PluginAnswer, PluginFacts};
 use merganser_core::request::{Outcome, Request};
 use merganser_proto::v1::Metric;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -36,6 +41,8 @@ pub(crate) enum Input {
     ReadDone { ticket: Ticket, result: Result<Option<Record>, StorageFailure> },
     /// A page of a range.
     ScanDone { ticket: Ticket, result: Result<ScanPage, StorageFailure> },
+    /// Storage cannot read these, and nobody had asked.
+    Damaged { ranges: Vec<(Bytes, Bytes)> },
     /// A plugin answered, or did not.
     PluginDone { ticket: Ticket, answer: PluginAnswer },
     /// A module was compiled, or refused.
@@ -58,8 +65,16 @@ pub(crate) enum ReplyTo {
 pub(crate) struct Snapshot {
     /// The actor it writes as.
     pub(crate) actor: u64,
-    /// Peers whose link is up.
-    pub(crate) up: BTreeSet<NodeId>,
+    /// All members, as it takes them to be.
+    pub(crate) members: Vec<MemberView>,
+    /// What it keeps for others.
+    pub(crate) hints: Vec<HintView>,
+    /// How equal its data is to that of others.
+    pub(crate) repair: Vec<RepairView>,
+    /// How far the slow walk over all values is.
+    pub(crate) scrub: ScrubView,
+    /// What it is asked for most.
+    pub(crate) hot_keys: Vec<HotKeyView>,
     /// All figures.
     pub(crate) metrics: Vec<Metric>,
 }

@@ -23,11 +23,13 @@ use crate::metrics::Metrics;
 use crate::peers::Outbox;
 use crate::resolve::Plugins;
 use crate::store::Readers;
+use crate::verify::Verifier;
 use bytes::{Bytes, BytesMut};
 use merganser_core::Node;
 use merganser_core::admin::AdminReply;
 use merganser_core::event::{Effects, Event};
 use merganser_core::id::{ClientTicket, Millis, NodeId};
+use merganser_core::membership::RejoinReason;
 use merganser_proto::v1::TopologyReply;
 use merganser_storage::{Db, Write};
 use std::collections::{BTreeMap, HashMap};
@@ -49,10 +51,13 @@ pub(crate) struct Driver {
     pub(crate) node: Node,
     pub(crate) db: Db,
     pub(crate) readers: Readers,
+    /// Held for its drop.
+    pub(crate) _verifier: Verifier,
     pub(crate) plugins: Plugins,
     pub(crate) directory: Arc<crate::grpc::Directory>,
     pub(crate) topology: watch::Sender<Arc<TopologyReply>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
     pub(crate) under_way: UnderWay,
 }
 
@@ -72,6 +77,7 @@ pub(crate) struct UnderWay {
     pressure_at: Millis,
     pressure: f32,
     stopping: Option<Stopping>,
+    rejoin_empty: Option<RejoinReason>,
 }
 
 /// A link that is up.
@@ -86,8 +92,7 @@ struct Link {
 impl Driver {
     /// Drives the node until it has stopped.
     pub(crate) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) -> Stopped {
-        let mut clock = Clock::new();
-        let now = clock.now();
+        let now = self.clock.now();
         let mut effects = std::mem::take(&mut self.under_way.effects);
         self.node.start(now, &mut effects);
         self.under_way.effects = effects;
@@ -97,7 +102,7 @@ impl Driver {
         let mut batch = Vec::with_capacity(INPUTS_PER_TURN);
         let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
-            let deadline = self.deadline(clock.now());
+            let deadline = self.deadline();
             let armed = tokio::time::Instant::now() + Duration::from_millis(deadline);
             // Only a nearer deadline is worth re-arming the timer for; one too early does no harm.
             if alarm.is_elapsed() || alarm.deadline() > armed {
@@ -111,7 +116,7 @@ impl Driver {
                 () = alarm.as_mut() => {}
             }
             let began = Instant::now();
-            let now = clock.now();
+            let now = self.clock.now();
             let timer_due = self.node.next_deadline().is_some_and(|deadline| deadline <= now);
             self.metrics.driver_turns.add(1);
             self.metrics.driver_events.add(batch.len() as u64);
@@ -141,7 +146,8 @@ impl Driver {
     }
 
     /// Milliseconds until core, or a stop, wants to be woken.
-    fn deadline(&self, now: Millis) -> u64 {
+    fn deadline(&mut self) -> u64 {
+        let now = self.clock.now();
         let of_node = self.node.next_deadline().map_or(IDLE_PERIOD_MS, |deadline| deadline.since(now));
         let of_stop =
             self.under_way.stopping.as_ref().map_or(IDLE_PERIOD_MS, |stopping| stopping.deadline.since(now));

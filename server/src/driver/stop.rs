@@ -8,6 +8,7 @@
 use super::Driver;
 use merganser_core::event::WriteOp;
 use merganser_core::id::Millis;
+use merganser_core::membership::RejoinReason;
 
 /// A stop that is under way.
 pub(crate) struct Stopping {
@@ -27,6 +28,8 @@ pub(crate) enum Stopped {
     Unclean,
     /// The disk failed.
     Failed(merganser_storage::Error),
+    /// This disk may not be used again.
+    RejoinEmpty(RejoinReason),
 }
 
 impl Driver {
@@ -47,6 +50,10 @@ impl Driver {
 
     /// Whether the node has come to an end, looked at after each turn.
     pub(super) fn stopped(&mut self, now: Millis) -> Option<super::Stopped> {
+        if let Some(reason) = self.under_way.rejoin_empty {
+            self.close_links(now);
+            return Some(Stopped::RejoinEmpty(reason));
+        }
         let waits = !self.under_way.clients.is_empty() || !self.under_way.operators.is_empty();
         let stopping = self.under_way.stopping.as_mut()?;
         if let Some(error) = stopping.failed.take() {

@@ -39,7 +39,7 @@ impl Driver {
                 self.handle(now, Event::Admin { ticket, request });
             }
             Input::Look(reply) => {
-                let _ = reply.send(self.snapshot());
+                let _ = reply.send(self.snapshot(now));
             }
             Input::LinkUp { peer, link, outbox } => self.link_up(now, peer, link, outbox),
             Input::LinkDown { peer, link } => self.link_down(now, peer, link),
@@ -52,6 +52,7 @@ impl Driver {
             Input::Committed { tickets, result } => self.handle(now, Event::WritesDone { tickets, result }),
             Input::ReadDone { ticket, result } => self.handle(now, Event::ReadDone { ticket, result }),
             Input::ScanDone { ticket, result } => self.handle(now, Event::ScanDone { ticket, result }),
+            Input::Damaged { ranges } => self.handle(now, Event::Damaged { ranges }),
             Input::PluginDone { ticket, answer } => self.handle(now, Event::PluginDone { ticket, answer }),
             Input::PluginLoaded { hash, result } => self.handle(now, Event::PluginLoaded { hash, result }),
             Input::StorageStopped(error) => self.storage_stopped(error),
@@ -101,11 +102,8 @@ impl Driver {
                     }
                     Effect::LoadPlugin { hash, module } => self.plugins.load(hash, module),
                     Effect::RejoinEmpty { reason } => {
-                        tracing::error!(
-                            ?reason,
-                            "this disk may not be used again: set the data directory aside"
-                        );
-                        self.begin_stop(now, 0);
+                        tracing::error!(?reason, "rejoin_empty");
+                        self.under_way.rejoin_empty = Some(reason);
                     }
                     Effect::Notice(notice) => self.notice(notice),
                 }
@@ -250,7 +248,7 @@ impl Driver {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&mut self, now: Millis) -> Snapshot {
         let status = self.node.status();
         let m = &self.metrics;
         let turns = m.driver_turns.get().max(1) as f64;
@@ -278,7 +276,11 @@ impl Driver {
         metrics.extend(status.metrics.iter().map(|(name, help, value)| metric(name, help, *value)));
         Snapshot {
             actor: status.incarnation.actor.0,
-            up: self.under_way.links.keys().copied().collect(),
+            members: self.node.members(now),
+            hints: self.node.hints(now),
+            repair: self.node.repair_views(now),
+            scrub: self.node.scrub(),
+            hot_keys: self.node.hot_keys(now),
             metrics,
         }
     }

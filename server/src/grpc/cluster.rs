@@ -1,9 +1,11 @@
 //! The Cluster service: this node's state, and the topology as it changes.
 
-use super::{Shared, gone};
+use super::{Shared, gone, views};
+use crate::driver::Snapshot;
 use merganser_proto::v1::cluster_server::Cluster;
 use merganser_proto::v1::{
-    NodeStatus, StatusReply, StatusRequest, TopologyReply, TopologyRequest, node_status::Link,
+    HintsReply, HintsRequest, HotKeysReply, HotKeysRequest, RepairReply, RepairRequest, StatusReply,
+    StatusRequest, TopologyReply, TopologyRequest,
 };
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,36 +17,40 @@ use tonic::{Request, Response, Status};
 /// See the head of this file.
 pub(crate) struct ClusterService(pub(crate) Shared);
 
+impl ClusterService {
+    async fn look(&self) -> Result<Snapshot, Status> {
+        self.0.door.look().await.ok_or_else(gone)
+    }
+}
+
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     type TopologyStream = Pin<Box<dyn Stream<Item = Result<TopologyReply, Status>> + Send>>;
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let directory = &self.0.directory;
-        let snapshot = self.0.door.look().await.ok_or_else(gone)?;
-        let nodes = directory.entries().map(|(id, entry)| NodeStatus {
-            name: entry.member.name.clone(),
-            client_address: entry.member.client_address.clone(),
-            peer_address: entry.member.peer_address.clone(),
-            zone: entry.member.zone.clone(),
-            weight: entry.member.weight,
-            share: entry.share,
-            link: match id {
-                _ if id == directory.this => Link::Self_,
-                _ if snapshot.up.contains(&id) => Link::Up,
-                _ => Link::Down,
-            }
-            .into(),
-        });
+        let snapshot = self.look().await?;
         Ok(Response::new(StatusReply {
             cluster: directory.cluster.clone(),
             node: directory.name(directory.this),
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_ms: directory.started.elapsed().as_millis() as u64,
             incarnation: snapshot.actor,
-            nodes: nodes.collect(),
+            nodes: views::nodes(&snapshot, directory),
             metrics: snapshot.metrics,
         }))
+    }
+
+    async fn hints(&self, _: Request<HintsRequest>) -> Result<Response<HintsReply>, Status> {
+        Ok(Response::new(views::hints(self.look().await?, &self.0.directory)))
+    }
+
+    async fn repair(&self, _: Request<RepairRequest>) -> Result<Response<RepairReply>, Status> {
+        Ok(Response::new(views::repair(self.look().await?, &self.0.directory)))
+    }
+
+    async fn hot_keys(&self, _: Request<HotKeysRequest>) -> Result<Response<HotKeysReply>, Status> {
+        Ok(Response::new(views::hot_keys(self.look().await?)))
     }
 
     async fn topology(&self, _: Request<TopologyRequest>) -> Result<Response<Self::TopologyStream>, Status> {

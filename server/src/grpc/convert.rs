@@ -58,7 +58,7 @@ pub(crate) fn put(put: v1::PutRequest, ids: &RequestIds) -> Result<Request, Prob
         request_id: ids.of(&put.request_id)?,
         content_type: (!put.content_type.is_empty()).then(|| Bytes::from(put.content_type)),
         value: put.value,
-        ttl_ms: None,
+        ttl_ms: (put.ttl_ms != 0).then_some(put.ttl_ms),
     };
     request(put.keyspace, put.key, put.write, "write", put.timeout_ms, operation)
 }
@@ -89,6 +89,12 @@ fn request(
     timeout_ms: u32,
     operation: Operation,
 ) -> Result<Request, Problem> {
+    let sloppiness = match quorum.map(|quorum| quorum::Strictness::try_from(quorum.strictness)) {
+        None | Some(Ok(quorum::Strictness::Keyspace)) => Sloppiness::Keyspace,
+        Some(Ok(quorum::Strictness::Strict)) => Sloppiness::Strict,
+        Some(Ok(quorum::Strictness::Sloppy)) => Sloppiness::Sloppy,
+        Some(Err(_)) => return Err(invalid(quorum_field, "has a strictness that this node does not know")),
+    };
     let level = match quorum.and_then(|quorum| quorum.kind) {
         None => Level::Keyspace,
         Some(quorum::Kind::Replicas(0)) => {
@@ -104,7 +110,7 @@ fn request(
         },
     };
     let timeout_ms = (timeout_ms != 0).then_some(timeout_ms.into());
-    Ok(Request { keyspace, key, level, sloppiness: Sloppiness::Keyspace, timeout_ms, operation })
+    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, operation })
 }
 
 fn basis(context: Bytes, blind: bool) -> Result<Basis, Problem> {

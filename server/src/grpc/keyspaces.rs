@@ -98,6 +98,18 @@ impl KeyspacesService {
             Ok(v1::Durability::None) => settings.durability = Durability::None,
             Err(_) => return Err(problem::invalid("durability", "is none that this node knows")),
         }
+        match v1::Quorums::try_from(given.quorums) {
+            Ok(v1::Quorums::Unspecified) => {}
+            Ok(v1::Quorums::Sloppy) => settings.sloppy = true,
+            Ok(v1::Quorums::Strict) => settings.sloppy = false,
+            Err(_) => return Err(problem::invalid("quorums", "is none that this node knows")),
+        }
+        if given.ttl_ms != 0 {
+            settings.ttl_ms = Some(given.ttl_ms);
+        }
+        if given.key_rate_max != 0 {
+            settings.key_rate_max = Some(given.key_rate_max);
+        }
         if !given.plugin_config.is_empty() {
             settings.plugin_config = given.plugin_config;
         }
@@ -163,7 +175,35 @@ fn settings(settings: Settings) -> KeyspaceSettings {
         siblings_max: settings.siblings_max,
         write_back_delay_ms: settings.write_back_delay_ms,
         write_back_never: settings.write_back_delay_ms.is_none(),
+        quorums: if settings.sloppy { v1::Quorums::Sloppy } else { v1::Quorums::Strict }.into(),
+        ttl_ms: settings.ttl_ms.unwrap_or(0),
+        key_rate_max: settings.key_rate_max.unwrap_or(0),
     }
+}
+
+/// `settings` with the named fields at their defaults.
+fn set_back(mut settings: Settings, names: &[String]) -> Result<Settings, Status> {
+    let default = Settings::new(Policy::Siblings);
+    for name in names {
+        match name.as_str() {
+            "plugin_config" => settings.plugin_config = default.plugin_config.clone(),
+            "delete_semantics" => settings.delete_semantics = default.delete_semantics,
+            "durability" => settings.durability = default.durability,
+            "siblings_max" => settings.siblings_max = default.siblings_max,
+            "write_back_delay_ms" => settings.write_back_delay_ms = default.write_back_delay_ms,
+            "quorums" => settings.sloppy = default.sloppy,
+            "ttl_ms" => settings.ttl_ms = default.ttl_ms,
+            "key_rate_max" => settings.key_rate_max = default.key_rate_max,
+            other => {
+                let known = "plugin_config, delete_semantics, durability, siblings_max, write_back_delay_ms, quorums, ttl_ms, key_rate_max";
+                return Err(problem::invalid(
+                    "reset",
+                    format!("there is no {other:?} to set back; there are {known}"),
+                ));
+            }
+        }
+    }
+    Ok(settings)
 }
 
 #[tonic::async_trait]
@@ -183,9 +223,10 @@ impl Keyspaces for KeyspacesService {
         &self,
         request: Request<v1::UpdateKeyspaceRequest>,
     ) -> Result<Response<KeyspaceReply>, Status> {
-        let v1::UpdateKeyspaceRequest { name, settings } = request.into_inner();
+        let v1::UpdateKeyspaceRequest { name, settings, reset } = request.into_inner();
         let now = self.view(AdminRequest::GetKeyspace { name: name.clone() }).await?;
-        let settings = self.settle(now.entry.settings, settings.unwrap_or_default()).await?;
+        let base = set_back(now.entry.settings, &reset)?;
+        let settings = self.settle(base, settings.unwrap_or_default()).await?;
         self.one(AdminRequest::UpdateKeyspace { name, settings }).await
     }
 

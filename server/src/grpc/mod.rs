@@ -20,6 +20,7 @@ mod pipeline;
 mod plugins;
 mod problem;
 mod sizes;
+mod views;
 
 pub(crate) use directory::Directory;
 

@@ -72,7 +72,7 @@ pub(crate) fn of(problem: &Problem, directory: &Directory) -> v1::Problem {
         ),
         Problem::KeyTooHot { retry_after_ms, .. } => (
             Code::ResourceExhausted,
-            Some(Detail::Overloaded(v1::Overloaded { retry_after_ms: *retry_after_ms })),
+            Some(Detail::KeyTooHot(v1::KeyTooHot { retry_after_ms: *retry_after_ms })),
         ),
         Problem::InvalidArgument { field, reason } => (
             Code::InvalidArgument,

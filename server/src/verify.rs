@@ -1,0 +1,72 @@
+//! The thread that reads every block and value again, slowly, whether anybody asks for it or not.
+//!
+//! In: the database, a pace. Out: ranges that cannot be read, for core to refill from replicas.
+//! Absent: what values should be; core's scrub compares them.
+
+use crate::driver::{Door, Input};
+use merganser_storage::{Db, VerifyCursor};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Read at once.
+const STEP_BYTES: u64 = 256 << 10;
+/// Between two passes, and after an error.
+const REST: Duration = Duration::from_secs(60);
+
+/// Dropping it stops it.
+pub(crate) struct Verifier {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Verifier {
+    pub(crate) fn start(db: &Db, door: &Door, bytes_per_s: u64) -> std::io::Result<Verifier> {
+        let (stop, stopped) = mpsc::channel();
+        let (db, door) = (db.clone(), door.clone());
+        let thread = std::thread::Builder::new()
+            .name("verify".into())
+            .spawn(move || run(&db, &door, bytes_per_s.max(1), &stopped))?;
+        Ok(Verifier { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has told so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(db: &Db, door: &Door, bytes_per_s: u64, stopped: &mpsc::Receiver<()>) {
+    tell(door, db.damaged());
+    let mut cursor = VerifyCursor::default();
+    loop {
+        let rest = match db.verify_some(cursor, STEP_BYTES) {
+            Ok(progress) => {
+                tell(door, progress.damage);
+                cursor = progress.cursor.unwrap_or_default();
+                let pace = Duration::from_millis(progress.bytes.saturating_mul(1_000) / bytes_per_s);
+                if progress.cursor.is_some() { pace } else { pace.max(REST) }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "verify");
+                REST
+            }
+        };
+        if stopped.recv_timeout(rest) != Err(mpsc::RecvTimeoutError::Timeout) {
+            return;
+        }
+    }
+}
+
+fn tell(door: &Door, damage: Vec<merganser_storage::Damage>) {
+    let ranges: Vec<_> = damage.into_iter().map(|damage| (damage.keys.from, damage.keys.to)).collect();
+    if !ranges.is_empty() {
+        tracing::error!(count = ranges.len(), "damage_found");
+        door.put(Input::Damaged { ranges });
+    }
+}
