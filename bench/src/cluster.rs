@@ -27,6 +27,7 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// A running cluster.
 pub(crate) struct Cluster {
+    binary: PathBuf,
     nodes: Vec<Node>,
     pub(crate) client: Client,
     /// Held for its drop, which comes after that of the nodes.
@@ -35,8 +36,26 @@ pub(crate) struct Cluster {
 
 struct Node {
     address: String,
+    config: PathBuf,
     log: PathBuf,
     child: Child,
+}
+
+impl Node {
+    fn start(binary: &Path, config: PathBuf, address: String) -> Result<Node> {
+        let log = config.with_file_name("log");
+        let output = File::options().create(true).append(true).open(&log)?;
+        let child = Command::new(binary)
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("failed to start {}", binary.display()))?;
+        Ok(Node { address, config, log, child })
+    }
 }
 
 impl Drop for Node {
@@ -63,7 +82,22 @@ impl Cluster {
         for policy in [Policy::Siblings, Policy::Lww] {
             create_keyspace(&client.admin(), policy).await?;
         }
-        Ok(Cluster { nodes, client, _home: home })
+        Ok(Cluster { binary: binary.to_owned(), nodes, client, _home: home })
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, index: usize) -> Result<()> {
+        let child = &mut self.nodes[index].child;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Starts a node that was killed, with the data that it had.
+    pub(crate) fn restart(&mut self, index: usize) -> Result<()> {
+        let Node { config, address, .. } = &self.nodes[index];
+        self.nodes[index] = Node::start(&self.binary, config.clone(), address.clone())?;
+        Ok(())
     }
 
     /// By node.
@@ -147,18 +181,7 @@ fn start_node(binary: &Path, home: &Path, name: &str, ports: &[u16], index: usiz
     fs::create_dir(&home)?;
     let file = home.join("node.toml");
     fs::write(&file, toml::to_string(&config)?)?;
-    let log = home.join("log");
-    let output = File::create(&log)?;
-    let child = Command::new(binary)
-        .arg("serve")
-        .arg("--config")
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .spawn()
-        .with_context(|| format!("failed to start {}", binary.display()))?;
-    Ok(Node { address: address(ports[2 * index]), log, child })
+    Node::start(binary, file, address(ports[2 * index]))
 }
 
 /// A client, once all nodes serve and see one another.

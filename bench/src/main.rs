@@ -20,6 +20,7 @@ mod disk;
 mod figures;
 mod floor;
 mod load;
+mod outage;
 mod point;
 mod process;
 mod report;
@@ -57,6 +58,13 @@ enum Command {
         /// Only rows whose name contains this.
         #[arg(long, value_name = "TEXT", default_value = "")]
         only: String,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Kill one node of three, write what it misses, start it again, and watch it be made whole.
+    Outage {
+        #[command(flatten)]
+        outage: outage::Outage,
         #[command(flatten)]
         how: How,
     },
@@ -113,6 +121,9 @@ fn main() -> Result<()> {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Floor { value_bytes } => floor::serve(value_bytes).await,
+        Command::Outage { outage, how } => {
+            outage::run(&outage, &cluster::binary()?, &how.settings()?.dir, how.json).await
+        }
         Command::Run { point, how } => {
             point.check()?;
             let mut session = Session::new(how.settings()?);
