@@ -17,6 +17,7 @@ pub(super) const HELP: &str = "\
   kill a              kill -9
   stop a              end it as an operator would, with SIGTERM
   restart a           start it again (running: stop it first)
+  wipe a              kill it, take its disk away, and start it empty: the others refill it
   pause a             freeze it with SIGSTOP
   resume a            let it go on
   help                this list
@@ -35,6 +36,7 @@ pub(super) enum Command {
     Kill(String),
     Stop(String),
     Restart(String),
+    Wipe(String),
     Pause(String),
     Resume(String),
     Help,
@@ -63,6 +65,7 @@ pub(super) fn parse(line: &str, nodes: &[String]) -> Result<Option<Command>, Str
         "kill" => node(Command::Kill),
         "stop" => node(Command::Stop),
         "restart" => node(Command::Restart),
+        "wipe" => node(Command::Wipe),
         "pause" => node(Command::Pause),
         "resume" => node(Command::Resume),
         "help" | "?" => alone(Command::Help),
@@ -124,6 +127,7 @@ mod tests {
         check("status", Ok(Some(Command::Status)));
         check(" kill b ", Ok(Some(Command::Kill("b".into()))));
         check("restart\tc", Ok(Some(Command::Restart("c".into()))));
+        check("wipe c", Ok(Some(Command::Wipe("c".into()))));
         check("quit", Ok(Some(Command::Quit)));
         check("kill", Err("`kill` needs one of the nodes a, b, c"));
         check("kill d", Err("`kill` needs one of the nodes a, b, c"));

@@ -141,6 +141,11 @@ impl Directory {
         self.path.join(name)
     }
 
+    /// Where `name` keeps its data.
+    pub(super) fn data_of(&self, name: &str) -> PathBuf {
+        self.of_node(name).join("data")
+    }
+
     /// Writes `node`'s configuration, in which each peer has the address that `peer_address` tells.
     pub(super) fn write_config(
         &self,
@@ -158,7 +163,7 @@ impl Directory {
         let config = NodeConfig {
             node: NodePart { name: &node.name, zone: CLUSTER, weight: 1.0 },
             listen: ListenPart { client: node.client(), peer: node.peer() },
-            storage: StoragePart { dir: home.join("data") },
+            storage: StoragePart { dir: self.data_of(&node.name) },
             cluster: ClusterPart {
                 name: CLUSTER,
                 secret: &self.plan.secret,

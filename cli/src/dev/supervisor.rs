@@ -120,6 +120,7 @@ impl Supervisor {
             Command::Kill(name) => self.kill(&name).await,
             Command::Stop(name) => self.stop_node(&name).await,
             Command::Restart(name) => self.restart(&name).await,
+            Command::Wipe(name) => self.wipe(&name).await,
             Command::Pause(name) => self.pause(&name),
             Command::Resume(name) => self.resume(&name),
             Command::Quit => return,
@@ -177,6 +178,19 @@ impl Supervisor {
         self.until_ready(&[name.to_owned()]).await?;
         let pid = self.nodes[index].1.pid().unwrap_or_default();
         Ok(format!("Started {name} as process {pid}."))
+    }
+
+    /// As if its disk had been replaced.
+    async fn wipe(&mut self, name: &str) -> anyhow::Result<String> {
+        let index = self.index(name)?;
+        if self.nodes[index].1.condition() != Condition::Stopped {
+            self.kill(name).await?;
+        }
+        let data = self.directory.data_of(name);
+        std::fs::remove_dir_all(&data).with_context(|| format!("failed to remove {}", data.display()))?;
+        self.start_node(index).await?;
+        self.until_ready(&[name.to_owned()]).await?;
+        Ok(format!("Started {name} with an empty disk; `merganser cluster repair` shows how it is refilled."))
     }
 
     fn pause(&mut self, name: &str) -> anyhow::Result<String> {
