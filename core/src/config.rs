@@ -68,6 +68,11 @@ pub struct Config {
     pub anti_entropy_period_ms: u64,
     /// What repair may send each second.
     pub repair_bytes_per_s: u64,
+    /// How often what deletes leave behind is looked for; 0, the default: never. (The simulator does not
+    /// know yet what a collected delete leaves unsaid: C1, C2 and C8 must learn it before this goes on.)
+    pub collect_period_ms: u64,
+    /// How long a collected key is remembered: longer than any message or request can be under way.
+    pub grave_ms: u64,
     /// Requests in flight beyond which new ones are shed.
     pub in_flight_max: usize,
     /// What requests in flight may weigh together, in bytes: beyond, new ones are shed.
@@ -113,6 +118,8 @@ impl Config {
             hint_period_ms: 500,
             anti_entropy_period_ms: 10_000,
             repair_bytes_per_s: 32 << 20,
+            collect_period_ms: 0,
+            grave_ms: 300_000,
             in_flight_max: 20_000,
             cost_in_flight_max: 256 << 20,
             shared_reads_per_s: 500,

@@ -87,7 +87,8 @@ impl Node {
     /// than what left us: from now on we are somebody else (riak_kv#679, PR#1094, PR#1643).
     pub(crate) fn observe(&mut self, incoming: &DotSet, known: &DotSet, effects: &mut Effects) {
         let actor = self.identity.now.incarnation.actor;
-        let (seen, mine) = (incoming.last(actor), known.last(actor));
+        // A key that was collected is not a key that was lost.
+        let (seen, mine) = (incoming.last(actor), known.last(actor).max(self.collected_upto(actor)));
         if seen > mine {
             self.amnesia(Dot { actor, counter: seen }, effects);
         }
@@ -128,7 +129,6 @@ impl Node {
     }
 
     /// See [`Node::bump_tick`].
-    #[expect(dead_code, reason = "the fence waits for it")]
     pub(crate) fn durable_tick(&self) -> u64 {
         self.identity.durable.tick
     }
@@ -175,6 +175,7 @@ impl Node {
             self.store_identity(effects);
         }
         self.own_life_changed(now, effects);
+        self.tick_is_durable(now, effects);
         if self.identity.actor_is_durable() {
             for active in std::mem::take(&mut self.identity.held) {
                 self.work(now, active, effects);

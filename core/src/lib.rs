@@ -6,8 +6,8 @@
 //!
 //! In reading order: [`id`] · [`ring`] (who holds a key) · [`version`] (what a key holds) ·
 //! [`request`], [`message`], [`event`], [`plugin`], [`admin`] (what is said at the door) · [`Node`] (who routes it)
-//! · `coordinator` (puts and gets at a quorum) · `replica` (a node's own copy) · [`membership`] (who is
-//! there) · [`handoff`] (what is kept for a node that is away) · [`catalog`], `keyspaces` (policies and
+//! · `coordinator` (puts and gets at a quorum) · `replica` (a node's own copy) · [`fence`] (what deletes
+//! leave) · [`membership`] (who is there) · [`handoff`] (what is kept for a node that is away) · [`catalog`], `keyspaces` (policies and
 //! plugins) · [`boot`], `identity` (who this node is) · [`storage_key`], [`fold`], [`wire`].
 //!
 //! Absent on purpose: clocks, threads, files, sockets, Wasm, randomly seeded maps (see
@@ -21,6 +21,7 @@ pub mod catalog;
 pub mod config;
 mod coordinator;
 pub mod event;
+pub mod fence;
 pub mod fold;
 pub mod handoff;
 pub mod hot_keys;

@@ -8,6 +8,7 @@ use crate::anti_entropy::Exchange;
 use crate::anti_entropy::scrub;
 use crate::catalog::Catalog;
 use crate::event::Record;
+use crate::fence::FenceMessage;
 use crate::id::{KeyspaceId, NodeId, OpId, PluginHash, RequestId};
 use crate::membership::Gossip;
 use crate::request::{
@@ -89,6 +90,8 @@ pub enum Message {
     },
     /// Trees are compared, and what differs is repaired.
     Tree(Exchange),
+    /// What members say of a collection.
+    Fence(FenceMessage),
     /// The sender's catalog, or what became of yours.
     CatalogPush {
         /// Whole.
@@ -227,6 +230,10 @@ impl Message {
                 b.put_slice(&hash.0);
                 b.varint(*offset);
             }
+            Message::Fence(message) => {
+                b.put_u8(30);
+                message.put(b);
+            }
             Message::PluginChunk { hash, offset, size_bytes, bytes } => {
                 b.put_u8(10);
                 b.put_slice(&hash.0);
@@ -297,6 +304,7 @@ impl Message {
             7 => Message::CatalogPush { catalog: Catalog::read(&mut r)? },
             8 => Message::Gossip(Gossip::read(&mut r)?),
             9 => Message::PluginFetch { hash: PluginHash(r.array("plugin")?), offset: r.varint("offset")? },
+            30 => Message::Fence(FenceMessage::read(&mut r)?),
             10 => Message::PluginChunk {
                 hash: PluginHash(r.array("plugin")?),
                 offset: r.varint("offset")?,

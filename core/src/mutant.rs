@@ -44,6 +44,12 @@ pub enum Mutant {
     TreeForgetsAWrite,
     /// A state that repair sends is sent back, though it says nothing new (pouchdb#4642).
     EqualContextPingPong,
+    /// Tombstones go when one node finds them old enough, and nothing remembers them.
+    ReapByTime,
+    /// Collection does not ask for hints, and does not outlast them (scylladb#23712).
+    ReapWithoutHintCheck,
+    /// What was collected is not remembered: what was under way brings it back.
+    NoGrave,
     /// A read shares the answer of one that had read before it began.
     ReadJoinsRunningFlight,
     /// A stand-in acknowledges before its hint is durable.

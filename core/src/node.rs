@@ -12,6 +12,7 @@ use crate::coordinator::{
     Flights, Forwarding, Load, Paces, Reading, Replication, ViewCache, WriteBacks, Writing,
 };
 use crate::event::{Effect, Effects, Event, ScanPage, StorageFailure};
+use crate::fence::{Fence, FenceScan, FenceTask};
 use crate::handoff::{HintTask, Hints};
 use crate::hot_keys::HotKeys;
 use crate::id::{ActorId, ClientTicket, Millis, NodeId, OpId, PluginHash, Ticket};
@@ -51,6 +52,7 @@ pub struct Node {
     pub(crate) view_cache: ViewCache,
     pub(crate) paces: Paces,
     pub(crate) anti_entropy: AntiEntropy,
+    pub(crate) fence: Fence,
     pub(crate) counters: Counters,
     pub(crate) identity: Identity,
     pub(crate) membership: Membership,
@@ -91,6 +93,8 @@ pub(crate) enum Purpose {
     Scan(ScanFor),
     /// Something of hints.
     Hint(HintTask),
+    /// Something of a collection's round.
+    Fence(FenceTask),
     /// Catalog or module: nobody waits.
     Own,
     /// A module's bytes.
@@ -129,6 +133,8 @@ pub(crate) enum ScanFor {
     Evidence,
     /// The number of the last damage.
     Damage,
+    /// Keys to be collected.
+    Fence(FenceScan),
 }
 
 /// What a time that has come is for.
@@ -164,6 +170,8 @@ pub(crate) enum Timer {
     Outbox,
     /// The scrub goes on.
     Scrub,
+    /// Look for what is to be collected; forget graves.
+    Collect,
 }
 
 /// Where an outcome goes.
@@ -275,6 +283,7 @@ impl Node {
             view_cache: ViewCache::default(),
             paces: Paces::default(),
             anti_entropy: AntiEntropy::default(),
+            fence: Fence::default(),
             counters: Counters::default(),
             membership: Membership::new(&config, &identity, session),
             identity: Identity::new(identity),
@@ -297,6 +306,7 @@ impl Node {
         let first = self.random_below(self.config.anti_entropy_period_ms);
         self.set_timer(now.after(first), Timer::AntiEntropy);
         self.start_scrub(now, effects);
+        self.start_fence(now);
     }
 
     /// Takes in one event and says what to do.
@@ -308,6 +318,7 @@ impl Node {
         let first = effects.len();
         self.take(now, event, effects);
         self.hold_tongue(first, effects);
+        self.gate(effects, first);
     }
 
     fn take(&mut self, now: Millis, event: Event, effects: &mut Effects) {
@@ -338,6 +349,9 @@ impl Node {
                 Some(Purpose::Members) => self.members_read(now, result, effects),
                 Some(Purpose::Hint(task)) => self.hint_task_read(now, task, result, effects),
                 Some(Purpose::ScrubOwn(op)) => self.scrub_own_read(now, op, result, effects),
+                Some(Purpose::Fence(FenceTask::Check(of, index))) => {
+                    self.held_read(now, of, index, result, effects);
+                }
                 _ => {}
             },
             Event::Damaged { ranges } => self.damage_told(now, ranges),
@@ -362,6 +376,7 @@ impl Node {
                         }
                         Some(Purpose::Identity) => self.identity_written(now, &result, effects),
                         Some(Purpose::Refill(step)) => self.refill_written(now, step, result.is_ok()),
+                        Some(Purpose::Fence(task)) => self.members_kept(now, task, &result, effects),
                         _ => {}
                     }
                 }
@@ -399,6 +414,7 @@ impl Node {
             ScanFor::ScrubFetch(serving) => self.fetch_read(serving, result, effects),
             ScanFor::Evidence => self.evidence_counted(result),
             ScanFor::Damage => self.damage_numbered(now, result, effects),
+            ScanFor::Fence(scan) => self.fence_scanned(now, scan, result, effects),
         }
     }
 
@@ -423,6 +439,7 @@ impl Node {
             }
             Message::Forwarded { op, outcome } => self.forwarded(op, outcome, effects),
             Message::Tree(exchange) => self.exchange(now, from, exchange, effects),
+            Message::Fence(message) => self.fence_message(now, from, message, effects),
             Message::CatalogPush { catalog } => self.catalog_pushed(now, from, catalog, effects),
             Message::Gossip(gossip) => self.gossip(now, from, gossip, effects),
             Message::Scrub(check) => self.scrub_message(now, from, check, effects),
@@ -457,6 +474,7 @@ impl Node {
                 Timer::Rescans => self.go_on_rescanning(now, effects),
                 Timer::Outbox => self.empty_outbox(now, effects),
                 Timer::Scrub => self.scrub_due(now, effects),
+                Timer::Collect => self.collect_period(now, effects),
             }
         }
     }
@@ -559,10 +577,12 @@ impl Node {
         }
     }
 
-    /// Whether a register's write is under way.
-    pub(crate) fn is_register_under_way(&self, object: &Bytes) -> bool {
-        let is = |purpose: &Purpose| matches!(purpose, Purpose::Write { register: Some(key), .. } if key == object);
-        self.tickets.values().any(is)
+    /// Registers whose write is under way.
+    pub(crate) fn registers_under_way(&self) -> impl Iterator<Item = &Bytes> {
+        self.tickets.values().filter_map(|purpose| match purpose {
+            Purpose::Write { register, .. } => register.as_ref(),
+            _ => None,
+        })
     }
 
     /// As whom this node issues dots.

@@ -17,7 +17,7 @@
 use crate::anti_entropy::TreeWrite;
 use crate::anti_entropy::leaf::Share;
 use crate::catalog::KeyspaceEntry;
-use crate::event::{Effect, Effects, Notice, Record, StorageFailure, WriteOp};
+use crate::event::{Durability, Effect, Effects, Notice, Record, StorageFailure, WriteOp};
 use crate::handoff::Wanted;
 use crate::id::{Dot, KeyspaceId, Millis, NodeId, OpId, Ticket};
 use crate::message::{Message, ReadAnswer, Refusal};
@@ -49,6 +49,8 @@ pub(crate) struct ActiveKey {
     busy: Option<Busy>,
     /// The state has changed since the last write.
     pub(crate) dirty: bool,
+    /// The key was collected: the next write removes it.
+    removed: bool,
     /// The last join failed and nothing has changed since.
     join_failed: bool,
     /// Wait for the next write, or for the last one if there is nothing to write.
@@ -70,12 +72,26 @@ impl ActiveKey {
             jobs: Jobs::default(),
             busy: None,
             dirty: false,
+            removed: false,
             join_failed: false,
             completions: Vec::new(),
             replicate: Vec::new(),
             writes: 0,
             last_write: None,
         }
+    }
+}
+
+impl ActiveKey {
+    /// Its state is another now, though nobody wrote.
+    pub(crate) fn become_state(&mut self, next: KeyState) {
+        (self.state, self.record, self.dirty) = (Some(next), None, true);
+    }
+
+    /// It is collected; `next` is what it counts as while work is under way.
+    pub(crate) fn become_nothing(&mut self, next: KeyState) {
+        self.become_state(next);
+        self.removed = true;
     }
 }
 
@@ -139,7 +155,9 @@ impl Node {
                 return;
             }
         }
-        self.take_in(now, &Target::new(entry, &key), state, record, completion, effects);
+        let target = Target::new(entry, &key);
+        self.tell_of_grave(from, &target, &state, effects);
+        self.take_in(now, &target, state, record, completion, effects);
     }
 
     /// A state from elsewhere joins this node's own.
@@ -152,6 +170,13 @@ impl Node {
         completion: Option<Completion>,
         effects: &mut Effects,
     ) {
+        let Some((state, record)) = self.sift(target, state, record) else {
+            // Covered by what was agreed to be gone.
+            return self.complete(completion.into_iter().collect(), Ok(()), effects);
+        };
+        if let KeyState::Lww(_) = &state {
+            self.note_collectable(now, target, &state);
+        }
         if let KeyState::Lww(register) = &state {
             if let Some((dot, _)) = &register.winner {
                 self.observe_dot(*dot, effects);
@@ -174,6 +199,7 @@ impl Node {
         effects: &mut Effects,
     ) {
         let storage_key = target.storage_key.clone();
+        self.fence.graves.touch(&storage_key);
         let op = if self.mutant(Mutant::LastArrivalWins) {
             WriteOp::Put { key: storage_key, record }
         } else {
@@ -297,6 +323,13 @@ impl Node {
                         return;
                     }
                 },
+                Job::Close { completion } => {
+                    active.completions.push(completion);
+                    // What comes after it begins from what is left.
+                    if self.let_go(active) {
+                        break;
+                    }
+                }
             }
         }
         if active.dirty && !active.join_failed && fragments(active) > 1 {
@@ -455,6 +488,9 @@ impl Node {
         if active.dirty && state.drop_expired(now) {
             active.record = None;
         }
+        if active.dirty && !active.removed {
+            self.note_collectable(now, &active.target, state);
+        }
         let replicate = std::mem::take(&mut active.replicate);
         if active.dirty || !replicate.is_empty() {
             let record = active.record.get_or_insert_with(|| codec::record(state)).clone();
@@ -476,14 +512,16 @@ impl Node {
                 let completions = std::mem::take(&mut active.completions);
                 let completions = self.complete_early(completions, effects);
                 let active_key = Some(storage_key.clone());
+                self.fence.graves.touch(storage_key);
+                let removed = std::mem::take(&mut active.removed);
                 let ticket =
                     self.ticket(Purpose::Write { active: active_key, register: None, completions, leaf });
                 active.last_write = Some(ticket);
-                effects.push(Effect::Write {
-                    ticket,
-                    ops,
-                    durability: active.target.entry.settings.durability,
-                });
+                let durability = match removed {
+                    true => Durability::Sync,
+                    false => active.target.entry.settings.durability,
+                };
+                effects.push(Effect::Write { ticket, ops, durability });
             } else if !markers.is_empty() {
                 self.keep_markers(now, &active.target, &markers, effects);
             }
@@ -512,12 +550,17 @@ impl Node {
     ) -> Option<(Vec<WriteOp>, Vec<Completion>, Option<TreeWrite>)> {
         match active.home.clone() {
             Home::Object => {
-                let share = active.state.as_ref().map_or(Share::NONE, |it| Share::of(&active.target.key, it));
+                let state = active.state.as_ref().filter(|_| !active.removed);
+                let share = state.map_or(Share::NONE, |state| Share::of(&active.target.key, state));
                 let (leaf_op, leaf) = self.tree_change(&active.target, active.share, share);
                 active.share = share;
                 let (markers, completions) = self.marker_ops(now, &active.target, markers);
-                let put = WriteOp::Put { key: storage_key.clone(), record };
-                let ops = [put].into_iter().chain(leaf_op).chain(markers).collect();
+                let key = storage_key.clone();
+                let op = match active.removed {
+                    true => WriteOp::Remove { key },
+                    false => WriteOp::Put { key, record },
+                };
+                let ops = [op].into_iter().chain(leaf_op).chain(markers).collect();
                 Some((ops, completions, Some(leaf)))
             }
             Home::Hints(primaries) => {
@@ -587,6 +630,9 @@ impl Node {
                     effects.push(Effect::Send { to, message: Message::Replicated { op, result } });
                 }
                 Completion::Taken { id } => self.taken(id, result.is_ok()),
+                Completion::Closed { owner, round } => {
+                    self.let_go_done(owner, round, result.is_ok(), effects);
+                }
                 Completion::Own { replication } => {
                     if result.is_ok() {
                         self.acknowledged(replication, self.config.node, effects);
@@ -624,7 +670,7 @@ impl Node {
         match result {
             Ok(state) => {
                 active.share = Share::of(&active.target.key, &state);
-                active.state = Some(state);
+                active.state = Some(self.unless_buried(&active, state));
                 self.active.insert(storage_key.clone(), active);
                 self.work(now, storage_key, effects);
             }
@@ -632,6 +678,9 @@ impl Node {
             Err(reason) => {
                 while let Some(job) = active.jobs.pop() {
                     match job {
+                        Job::Close { completion } => {
+                            self.complete(vec![completion], Err(Refusal::Storage), effects);
+                        }
                         Job::Sync { completions, .. } => {
                             self.complete(completions, Err(Refusal::Storage), effects);
                         }

@@ -115,6 +115,7 @@ impl Cluster {
         let member = &self.members[node];
         let mut config = Config::new(member.ring.id, self.members.clone(), b"secret".to_vec());
         config.address = format!("{}:7401", member.name);
+        config.collect_period_ms = 200;
         config.built_in =
             vec![plugin(UNION, "union", World::Resolver), plugin(JOIN, "join", World::ReplicatedType)];
         Node::new(config, identity, catalog, self.boots)

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use merganser_core::catalog::{DeleteSemantics, Policy};
 use merganser_core::event::Durability;
 use merganser_core::id::{Dot, KeyspaceId, RequestId};
-use merganser_core::version::{DotSet, Stamp};
+use merganser_core::version::{DotSet, KeyState, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Index of a key.
@@ -132,6 +132,17 @@ pub struct Acknowledgement {
     pub sloppy: bool,
 }
 
+/// What deletes left of a key, and was collected.
+#[derive(Clone, Debug)]
+pub struct Collected {
+    /// The join of all states that were collected.
+    pub state: KeyState,
+    /// Writes that they had seen, over "had seen".
+    pub reached: BTreeSet<Dot>,
+    /// Writes that were known when it was.
+    pub known: BTreeSet<Dot>,
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub struct History {
@@ -149,6 +160,8 @@ pub struct History {
     pub told: BTreeMap<Dot, OpIndex>,
     /// OKs.
     pub acknowledgements: Vec<Acknowledgement>,
+    /// What was collected, by key.
+    pub collected: BTreeMap<KeyIndex, Collected>,
     /// Deletes by key, in causal keyspaces.
     tombstones: BTreeMap<KeyIndex, Vec<Dot>>,
     /// What machines lost.
@@ -211,6 +224,30 @@ impl History {
     pub fn deletes_within(&self, key: KeyIndex, context: &DotSet) -> Vec<Dot> {
         let deletes = self.tombstones.get(&key).map_or(&[][..], Vec::as_slice);
         deletes.iter().copied().filter(|dot| context.contains(*dot)).collect()
+    }
+
+    /// A node lets go of a state of which nothing is live.
+    pub fn collect(&mut self, key: KeyIndex, state: &KeyState) {
+        let mut roots = self.deletes_within(key, &state.seen());
+        roots.extend(state.live_dots());
+        let reached = self.reach(roots.into_iter());
+        let known = self.dots.iter().filter(|(_, fact)| fact.key == key).map(|(dot, _)| *dot).collect();
+        match self.collected.get_mut(&key) {
+            Some(collected) => {
+                let _same_history = collected.state.sync(state);
+                collected.reached.extend(reached);
+                collected.known = known;
+            }
+            None => {
+                let state = state.clone();
+                self.collected.insert(key, Collected { state, reached, known });
+            }
+        }
+    }
+
+    /// Whether a write, and what had seen it, was collected.
+    pub fn was_collected(&self, key: KeyIndex, dot: Dot, stamp: Stamp) -> bool {
+        self.collected.get(&key).is_some_and(|collected| collected.state.covers(dot, stamp))
     }
 
     /// Writes of a key that a context covers.

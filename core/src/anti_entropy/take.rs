@@ -71,6 +71,9 @@ impl Node {
                 Some(state) => {
                     self.counters.exchange_keys_taken += 1;
                     self.pass_back(now, whom, keyspace, &key, &record, effects);
+                    if let Some(peer) = peer {
+                        self.tell_of_grave(peer, &target, &state, effects);
+                    }
                     self.take_in(now, &target, state, record, Some(Completion::Taken { id }), effects);
                 }
                 None => self.taken(id, false),

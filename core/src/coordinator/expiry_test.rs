@@ -26,6 +26,7 @@ fn an_expired_value_reads_as_deleted_and_its_context_covers_it() {
     for policy in [Policy::Siblings, Policy::Lww] {
         let mut cluster = Cluster::new(3);
         cluster.keyspace("k", policy);
+        cluster.nodes.iter_mut().for_each(|node| node.config.collect_period_ms = 0);
         put(&mut cluster, "v", Basis::Blind, Some(1_000));
         let reply = cluster.get(1, Level::Quorum);
         assert_eq!(values(&reply), ["v"]);

@@ -241,10 +241,15 @@ impl Node {
         let writing_primaries = writing.primaries.clone();
         let seen = writing.context.as_ref().and_then(|context| context.stamp).unwrap_or_default();
         let after = if self.mutant(Mutant::ClockAlone) { Stamp::default() } else { seen };
+        // Also above a delete that was collected: it is not there any more to lose against.
+        let after = after.max(self.stamp_buried(target));
+        let Some(writing) = self.writing.get(&op) else { return };
         let stamp = self.clock.issue(now, after);
         let Some(version) = version_of(change, stamp, writing.request_id) else { return };
         self.minted(op, Minted { dot, previous: 0, stamp, seen: DotSet::single(dot, 0), siblings: 1 });
-        let record = codec::record(&KeyState::Lww(Register::of(dot, version)));
+        let state = KeyState::Lww(Register::of(dot, version));
+        self.note_collectable(now, target, &state);
+        let record = codec::record(&state);
         let primaries = writing_primaries;
         let (replication, markers) = self.send_to_replicas(now, target, &record, vec![op], effects);
         let own = vec![Completion::Own { replication }];

@@ -16,6 +16,8 @@ use crate::message::{Message, Refusal};
 use crate::mutant::Mutant;
 use crate::node::{Node, Timer};
 use crate::target::Target;
+use bytes::Bytes;
+use std::collections::BTreeSet;
 
 /// A state on its way.
 pub(crate) struct Replication {
@@ -248,14 +250,13 @@ impl Node {
         }
     }
 
-    /// Whether a write of an object is under way here: of a client, of a peer, or a state of it on
-    /// its way. Looks at everything under way: for rounds of collection, not for requests.
-    #[allow(dead_code, reason = "collection asks it")]
-    pub(crate) fn writes_under_way(&self, object: &bytes::Bytes) -> bool {
-        let is = |target: &Target| target.storage_key == *object;
-        self.active.values().any(|active| is(&active.target))
-            || self.writing.values().any(|writing| is(&writing.target))
-            || self.replications.values().any(|replication| is(&replication.target))
-            || self.is_register_under_way(object)
+    /// Of these objects those of which a write is under way here: of a client, of a peer, or a state of
+    /// it on its way. Looks at everything under way: for rounds of collection, not for requests.
+    pub(crate) fn writes_under_way(&self, objects: &BTreeSet<Bytes>) -> BTreeSet<Bytes> {
+        let active = self.active.values().map(|active| &active.target.storage_key);
+        let writing = self.writing.values().map(|writing| &writing.target.storage_key);
+        let replicated = self.replications.values().map(|replication| &replication.target.storage_key);
+        let all = active.chain(writing).chain(replicated).chain(self.registers_under_way());
+        all.filter(|object| objects.contains(*object)).cloned().collect()
     }
 }

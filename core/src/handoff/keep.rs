@@ -61,6 +61,11 @@ impl Node {
         if !stands_in || !primaries.contains(&target) {
             return Err(Refusal::NotStandIn);
         }
+        let Some((state, record)) = self.sift(&of, state, record) else {
+            // It was collected: there is nothing to keep.
+            effects.push(Effect::Send { to: from, message: Message::Replicated { op, result: Ok(()) } });
+            return Ok(());
+        };
         let size_bytes = size_bytes(&of, Some(&record));
         if !self.hint_fits(target, &of, size_bytes) {
             return Err(Refusal::HintsFull);

@@ -119,7 +119,6 @@ impl Node {
 
     /// Whether this node may hold a hint of an object, for whomever. Never false while one is on disk
     /// or on its way there; true for all until those from before the start are counted.
-    #[allow(dead_code, reason = "collection asks it")]
     pub(crate) fn holds_hint(&self, object: &Bytes) -> bool {
         let id = HintId::of(object);
         !self.hints.counted || self.hints.shelves.values().any(|shelf| shelf.holds(id))

@@ -26,6 +26,8 @@ pub(crate) enum Job {
     Replace { state: KeyState, record: Record },
     /// Do a local write.
     Write { op: OpId, change: Change },
+    /// Its collection was agreed upon.
+    Close { completion: Completion },
 }
 
 /// Who is told once it is durable.
@@ -38,6 +40,8 @@ pub(crate) enum Completion {
     HintStored { target: NodeId, id: HintId },
     /// A batch of an exchange.
     Taken { id: OpId },
+    /// The owner of a collection's round.
+    Closed { owner: NodeId, round: OpId },
 }
 
 /// See the head of this file.

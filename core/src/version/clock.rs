@@ -110,6 +110,11 @@ impl DotSet {
         (0..self.spans.len()).filter(first).count()
     }
 
+    /// Also this span, which comes after all of them.
+    pub(super) fn push(&mut self, span: Span) {
+        self.spans.push(span);
+    }
+
     /// No dots.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()

@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod codec;
 pub mod context;
+mod ending;
 pub mod expiry;
 pub mod fragments;
 pub mod register;

@@ -28,8 +28,12 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
             let acknowledged =
                 history.acknowledgements.iter().filter(|ack| history.ops[ack.op].key == end.key);
             let stamp = |dot: &Dot| history.dots.get(dot).map(|fact| (fact.stamp, *dot));
-            let highest =
-                acknowledged.filter(|ack| !history.is_excused(ack)).filter_map(|ack| stamp(&ack.dot)).max();
+            let gone = |dot: &Dot| {
+                let stamp = history.dots.get(dot).map(|fact| fact.stamp);
+                stamp.is_some_and(|stamp| history.was_collected(end.key, *dot, stamp))
+            };
+            let binding = acknowledged.filter(|ack| !history.is_excused(ack) && !gone(&ack.dot));
+            let highest = binding.filter_map(|ack| stamp(&ack.dot)).max();
             if highest > winner {
                 return broken("C10", format!("the winner {winner:?} is below the acknowledged {highest:?}"));
             }

@@ -21,7 +21,9 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
             let deletes = history.deletes_within(end.key, siblings.seen());
             let reached = history.reach(siblings.iter().map(|(dot, _)| *dot).chain(deletes));
             for ack in acknowledged.filter(binding) {
-                if !reached.contains(&ack.dot) {
+                let collected = history.collected.get(&end.key);
+                let was_collected = collected.is_some_and(|collected| collected.reached.contains(&ack.dot));
+                if !reached.contains(&ack.dot) && !was_collected {
                     let live: Vec<String> = siblings.iter().map(|(dot, _)| history.name(*dot)).collect();
                     let text = format!("{} was acknowledged to op {}; ", history.name(ack.dot), ack.op);
                     return broken("C1", text + &format!("only {live:?} are left, and none has seen it"));
@@ -31,7 +33,9 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
         KeyState::Lww(register) => {
             for ack in acknowledged.filter(binding) {
                 let stamp = history.dots.get(&ack.dot).map(|fact| fact.stamp);
-                if stamp.is_none_or(|stamp| !register.covers(ack.dot, stamp)) {
+                let held =
+                    |stamp| register.covers(ack.dot, stamp) || history.was_collected(end.key, ack.dot, stamp);
+                if stamp.is_none_or(|stamp| !held(stamp)) {
                     let winner = register.order();
                     return broken(
                         "C1",

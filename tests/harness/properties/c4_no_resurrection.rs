@@ -3,11 +3,13 @@
 //! In: every state that is written or sent, and the final ones. A state knows what its context
 //! covers; "had seen" is what the writer's client was shown. In lattices a delete takes what it
 //! saw as a whole, and values survive whole if one unseen write is in them (R8): so nothing may be
-//! left once an acknowledged delete saw every write that is left.
+//! left once an acknowledged delete saw every write that is left. What was collected is not written
+//! again by anybody.
 
 use super::{Check, Final, broken, c1_no_lost_ack::ids_of};
-use crate::history::{History, What};
-use merganser_core::version::KeyState;
+use crate::history::{History, KeyIndex, What};
+use merganser_core::id::{Dot, Millis};
+use merganser_core::version::{KeyState, Stamp};
 use std::collections::BTreeSet;
 
 pub(super) fn on_state(history: &History, state: &KeyState) -> Check {
@@ -22,6 +24,42 @@ pub(super) fn on_state(history: &History, state: &KeyState) -> Check {
         }
     }
     Ok(())
+}
+
+/// A node lets go of what it holds of a key: nothing of it may be live, by its own clock.
+pub fn on_collected(history: &mut History, key: KeyIndex, state: &KeyState, now: Millis) -> Check {
+    if !state.is_empty() && !state.is_gone(now) {
+        return broken("C4", format!("key {key} is collected, and lives: {state:?}"));
+    }
+    history.collect(key, state);
+    Ok(())
+}
+
+/// A state is written: what was collected stays away, whatever arrives late.
+pub fn on_written(history: &History, key: KeyIndex, state: &KeyState) -> Check {
+    let Some(collected) = history.collected.get(&key) else { return Ok(()) };
+    let is_old =
+        |dot: &Dot, stamp: Stamp| collected.known.contains(dot) && collected.state.covers(*dot, stamp);
+    let back: Vec<String> = match state {
+        KeyState::Causal(siblings) => {
+            let old = siblings.values().filter(|(dot, version)| is_old(dot, version.stamp));
+            old.map(|(dot, _)| history.name(*dot)).collect()
+        }
+        KeyState::Lww(register) => {
+            let values = register.winner.iter().filter(|(_, version)| version.content.value().is_some());
+            let old = values.filter(|(dot, version)| is_old(dot, version.stamp));
+            old.map(|(dot, _)| history.name(*dot)).collect()
+        }
+        KeyState::Lattice(fragments) => {
+            let seen = collected.state.seen();
+            let old = fragments.iter().filter(|fragment| fragment.claim.within(&seen));
+            old.map(|fragment| format!("{:?}", fragment.claim)).collect()
+        }
+    };
+    if back.is_empty() {
+        return Ok(());
+    }
+    broken("C4", format!("{} of key {key} comes back after it was collected", back.join(", ")))
 }
 
 pub(super) fn at_end(history: &History, end: &Final) -> Check {

@@ -23,8 +23,8 @@ pub fn on_read(history: &History, op: OpIndex, begun_us: u64, needed: u32, conte
             Some(stamp) => fact.is_none_or(|fact| fact.stamp <= stamp),
             None => context.seen.contains(ack.dot),
         };
-        if !covered {
-            let stamp = fact.map_or(Stamp::default(), |fact| fact.stamp);
+        let stamp = fact.map_or(Stamp::default(), |fact| fact.stamp);
+        if !covered && !history.was_collected(key, ack.dot, stamp) {
             let text =
                 format!("op {op} read at R={needed} and did not see {} {stamp:?}", history.name(ack.dot));
             return broken("C8", text + &format!(", acknowledged at W={} before it began", ack.needed));

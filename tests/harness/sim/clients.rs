@@ -364,6 +364,10 @@ impl World {
         if losses.is_short_of_a_copy() || (unsynced && losses.any_stop_since(begun_us)) {
             return Ok(());
         }
+        if self.history.was_collected(key, reply.dot, stamp) {
+            // A retry of what has been deleted and collected since.
+            return Ok(());
+        }
         let storage_key = self.history.keys[key].storage_key.clone();
         let ids: Vec<NodeId> = self.machines.iter().map(|machine| machine.id).collect();
         let of = |machine: &Machine, state| (machine.name.clone(), state);

@@ -12,7 +12,7 @@ use super::plugins::StandIn;
 use super::trace::hash_bytes;
 use super::world::{Due, World};
 use crate::history::KeyIndex;
-use crate::properties::{self, Check, broken, c11_plugins, c13_members, c13_presence};
+use crate::properties::{self, Check, broken, c4_no_resurrection, c11_plugins, c13_members, c13_presence};
 use bytes::Bytes;
 use merganser_core::event::{
     Durability, Effect, Effects, Event, Notice, Record, ScanPage, StorageFailure, WriteOp,
@@ -376,21 +376,46 @@ impl World {
 
     fn judge_ops(&mut self, node: usize, ops: &[WriteOp]) -> Check {
         for op in ops {
-            let (WriteOp::Put { key, record } | WriteOp::Merge { key, record }) = op else { continue };
-            if let Some(index) = self.key_of_storage.get(key).copied() {
-                self.judge(node, index, record)?;
-            } else if let Some((_, object)) = storage_key::parse_hint(key) {
-                let (hint, index) = (handoff::hint(record), self.key_of_storage.get(&object).copied());
-                let (Ok(hint), Some(index)) = (hint, index) else {
-                    return broken("C9", format!("a hint of a key that nobody used: {key:?}"));
-                };
-                self.count(if hint.state.is_some() { "hint kept" } else { "marker kept" });
-                if let Some(state) = hint.state {
-                    self.judge(node, index, &state)?;
+            match op {
+                WriteOp::Put { key, record } | WriteOp::Merge { key, record } => {
+                    self.judge_record(node, key, record)?;
+                }
+                WriteOp::Remove { key } => {
+                    if let Some(index) = self.key_of_storage.get(key).copied() {
+                        self.collected(node, index, key)?;
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    fn judge_record(&mut self, node: usize, key: &Bytes, record: &Record) -> Check {
+        if let Some(index) = self.key_of_storage.get(key).copied() {
+            self.judge(node, index, record)?;
+            if let Ok(state) = codec::state(record) {
+                c4_no_resurrection::on_written(&self.history, index, &state)?;
+            }
+        } else if let Some((_, object)) = storage_key::parse_hint(key) {
+            let (hint, index) = (handoff::hint(record), self.key_of_storage.get(&object).copied());
+            let (Ok(hint), Some(index)) = (hint, index) else {
+                return broken("C9", format!("a hint of a key that nobody used: {key:?}"));
+            };
+            self.count(if hint.state.is_some() { "hint kept" } else { "marker kept" });
+            if let Some(state) = hint.state {
+                self.judge(node, index, &state)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A node removes a key: what it holds of it is judged before that happens.
+    fn collected(&mut self, node: usize, index: KeyIndex, key: &Bytes) -> Check {
+        let Ok(Some(record)) = self.read_now(node, key) else { return Ok(()) };
+        let Ok(state) = codec::state(&record) else { return Ok(()) };
+        self.count("a replica let go of a key");
+        let now = self.machines[node].now(self.now_us);
+        c4_no_resurrection::on_collected(&mut self.history, index, &state, now)
     }
 
     fn judge_message(&mut self, node: usize, peer: usize, message: &Message) -> Check {

@@ -100,6 +100,8 @@ options! {
     gossip_period_ms,
     /// How often a node compares its trees with a peer's.
     anti_entropy_period_ms,
+    /// How often deletes are collected; 0: never, as long as C1, C2 and C8 do not know what that leaves unsaid.
+    collect_period_ms,
     /// Bytes at which storage freezes a memtable.
     memtable_bytes,
     /// 1 in so many acknowledgements is verified against a reopened image of a power loss; 0: none.

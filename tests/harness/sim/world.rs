@@ -284,6 +284,9 @@ impl World {
         config.stand_in_after_ms = 30;
         config.hint_period_ms = 100;
         config.anti_entropy_period_ms = self.options.anti_entropy_period_ms;
+        // A grave outlasts what a link repeats late.
+        config.collect_period_ms = self.options.collect_period_ms;
+        config.grave_ms = 60_000;
         // Every key is hot enough for its reads to share flights.
         config.shared_reads_per_s = 0;
         if let Some(super::bug::Bug::Core(mutant)) = self.options.bug {

@@ -1,0 +1,142 @@
+//! Where graves are asked: nothing that they cover comes in, and nothing leaves that was read or
+//! received before they were dug.
+//!
+//! In: states of peers, messages that are about to leave. Out: the same, without what is covered.
+//! Absent: what is on this node's disk; that is what the graves are of.
+
+use super::Fate;
+use super::grave::{Grave, Sifted};
+use super::message::{FenceMessage, Subject};
+use crate::anti_entropy::Exchange;
+use crate::event::{Effect, Effects, Record};
+use crate::id::{KeyspaceId, NodeId, OpId};
+use crate::message::Message;
+use crate::node::Node;
+use crate::storage_key;
+use crate::target::Target;
+use crate::version::{KeyState, codec};
+use bytes::Bytes;
+
+impl Node {
+    /// What of a state from elsewhere is news here; None: nothing, it was collected.
+    pub(crate) fn sift(
+        &mut self,
+        target: &Target,
+        state: KeyState,
+        record: Record,
+    ) -> Option<(KeyState, Record)> {
+        let grave = match self.fence.graves.get(&target.storage_key) {
+            Some(grave) if !self.digs_no_graves() => grave,
+            _ => return Some((state, record)),
+        };
+        match grave.sift(&state) {
+            Sifted::News => Some((state, record)),
+            Sifted::Rest(rest) => {
+                let record = codec::record(&rest);
+                Some((*rest, record))
+            }
+            Sifted::Covered => {
+                self.fence.member.counts.refused += 1;
+                None
+            }
+        }
+    }
+
+    /// A peer that still holds what was collected here missed the end of the round: it is told.
+    pub(crate) fn tell_of_grave(
+        &mut self,
+        to: NodeId,
+        target: &Target,
+        state: &KeyState,
+        effects: &mut Effects,
+    ) {
+        let grave = self.fence.graves.get(&target.storage_key);
+        let Some(grave) = grave.filter(|grave| grave.closed && grave.is_of(state)) else { return };
+        if self.digs_no_graves() || to == self.config.node {
+            return;
+        }
+        let subjects = vec![subject(target.key.clone(), grave)];
+        let close = FenceMessage::Close { round: OpId(0), keyspace: target.entry.id, subjects };
+        effects.push(Effect::Send { to, message: Message::Fence(close) });
+    }
+
+    /// Takes what graves cover out of messages that are about to leave, from `first` on. They may hold
+    /// what was read, or came in, before a grave was dug.
+    pub(crate) fn gate(&self, effects: &mut Effects, first: usize) {
+        if self.fence.graves.is_empty() || self.digs_no_graves() {
+            return;
+        }
+        let leaves = |effect: &Effect| {
+            let Effect::Send { message, .. } = effect else { return false };
+            matches!(
+                message,
+                Message::Replicate { .. }
+                    | Message::Hint { .. }
+                    | Message::Tree(Exchange::States { .. } | Exchange::Take { .. })
+            )
+        };
+        // A node that has just learned that it must not speak has taken back what it was to say.
+        let first = first.min(effects.len());
+        if !effects[first..].iter().any(leaves) {
+            return;
+        }
+        for mut effect in effects.split_off(first) {
+            if let Effect::Send { message: Message::Tree(exchange), .. } = &mut effect
+                && let Exchange::States { keyspace, states, .. } | Exchange::Take { keyspace, states, .. } =
+                    exchange
+            {
+                let keyspace = *keyspace;
+                let leave = |(key, record): (Bytes, Record)| {
+                    self.may_leave(keyspace, &key, None, record).map(|record| (key, record))
+                };
+                *states = std::mem::take(states).into_iter().filter_map(leave).collect();
+            }
+            match effect {
+                Effect::Send { to, message: Message::Replicate { op, keyspace, key, record } } => {
+                    if let Some(record) = self.may_leave(keyspace, &key, op, record) {
+                        let message = Message::Replicate { op, keyspace, key, record };
+                        effects.push(Effect::Send { to, message });
+                    }
+                }
+                Effect::Send { to, message: Message::Hint { op, target, keyspace, key, record } } => {
+                    if let Some(record) = self.may_leave(keyspace, &key, Some(op), record) {
+                        let message = Message::Hint { op, target, keyspace, key, record };
+                        effects.push(Effect::Send { to, message });
+                    }
+                }
+                other => effects.push(other),
+            }
+        }
+    }
+
+    fn may_leave(
+        &self,
+        keyspace: KeyspaceId,
+        key: &Bytes,
+        op: Option<OpId>,
+        record: Record,
+    ) -> Option<Record> {
+        let Some(grave) = self.fence.graves.get(&storage_key::object(keyspace, key)) else {
+            return Some(record);
+        };
+        let Ok(state) = codec::state(&record) else { return Some(record) };
+        match grave.sift(&state) {
+            Sifted::News => Some(record),
+            Sifted::Rest(rest) => Some(codec::record(&rest)),
+            // The agreed state itself hurts nobody.
+            Sifted::Covered if grave.is_of(&state) => Some(record),
+            // Somebody waits to hear that it is covered.
+            Sifted::Covered if op.is_some() => Some(codec::record(&grave.remains())),
+            Sifted::Covered => None,
+        }
+    }
+}
+
+/// What a grave's round said of its key.
+pub(super) fn subject(key: Bytes, grave: &Grave) -> Subject {
+    let fate = match &grave.fate {
+        Fate::Reap => Fate::Reap,
+        Fate::Retire(actors) => Fate::Retire(actors.clone()),
+    };
+    Subject { key, outline: grave.outline.clone(), fate }
+}

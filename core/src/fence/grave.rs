@@ -1,0 +1,295 @@
+//! What a member remembers of a key that is being collected, or was: enough to tell what is older.
+//!
+//! In: an agreed state, a state that comes in or is about to leave. Out: what of it is news. Pure.
+//! Absent: when a grave is dug and when it is forgotten (`graves`).
+
+use super::message::Fate;
+use crate::event::Record;
+use crate::id::{Dot, OpId};
+use crate::version::{Digest, DotSet, KeyState, Siblings};
+
+/// An agreed state, without its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Grave {
+    /// In which round it was confirmed.
+    pub(super) round: OpId,
+    /// All that it covers: the state, and what graves of the same key before it covered.
+    covers: KeyState,
+    /// Of the state alone.
+    digest: Digest,
+    /// As it was agreed upon, to tell those that still hold it.
+    pub(super) outline: Record,
+    pub(super) fate: Fate,
+    /// All members have confirmed and held.
+    pub(super) closed: bool,
+    /// Something was written under the key since.
+    pub(super) touched: bool,
+    /// By the clock of `graves`.
+    pub(super) dies_at: u64,
+}
+
+/// What of a state is news.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Sifted {
+    /// All of it: take it as it came.
+    News,
+    /// Nothing.
+    Covered,
+    /// Only this, with what the grave covers counted as seen.
+    Rest(Box<KeyState>),
+}
+
+impl Grave {
+    /// Of `state`; `older` is the grave that was there.
+    pub(crate) fn new(
+        round: OpId,
+        state: KeyState,
+        outline: Record,
+        fate: Fate,
+        older: Option<&Grave>,
+        dies_at: u64,
+    ) -> Grave {
+        let digest = state.digest();
+        let mut covers = state;
+        if let Some(older) = older {
+            // What is shared is covered by both; a dot with two values is reported where states sync.
+            let reaped = older.closed && older.fate == Fate::Reap;
+            let _ = covers.sync(&if reaped { older.remains() } else { older.covers.clone() });
+        }
+        Grave { round, covers, digest, outline, fate, closed: false, touched: false, dies_at }
+    }
+
+    /// What a key that was reaped is from now on, where the grave is: nothing live, and all of
+    /// it seen. A write that begins from it covers what the grave covers.
+    pub(crate) fn remains(&self) -> KeyState {
+        match &self.covers {
+            KeyState::Causal(siblings) => {
+                let remains = Siblings::from_parts(siblings.seen().clone(), Vec::new());
+                KeyState::Causal(remains.unwrap_or_default())
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// What is news of a state that comes from elsewhere.
+    pub(crate) fn sift(&self, incoming: &KeyState) -> Sifted {
+        match (&self.covers, incoming) {
+            (KeyState::Causal(covers), KeyState::Causal(incoming)) => self.sift_siblings(covers, incoming),
+            (KeyState::Lww(covers), KeyState::Lww(incoming)) => {
+                if incoming.order() <= covers.order() {
+                    Sifted::Covered
+                } else {
+                    Sifted::News
+                }
+            }
+            (KeyState::Lattice(covers), KeyState::Lattice(incoming)) => {
+                let mut joined = incoming.clone();
+                joined.sync(covers);
+                if joined.is_empty() && incoming.seen().within(&covers.seen()) {
+                    Sifted::Covered
+                } else if joined == *incoming {
+                    Sifted::News
+                } else {
+                    Sifted::Rest(Box::new(KeyState::Lattice(joined)))
+                }
+            }
+            // Of another kind: refused elsewhere.
+            _ => Sifted::News,
+        }
+    }
+
+    fn sift_siblings(&self, covers: &Siblings, incoming: &Siblings) -> Sifted {
+        // Once a key is reaped its tombstones are gone, too; until then, and where only its context is
+        // retired, what is live of it may come in again.
+        let reaped = self.closed && self.fate == Fate::Reap;
+        let lives = |dot: Dot| !reaped && covers.iter().any(|(live, _)| *live == dot);
+        let is_old = |dot: Dot| covers.seen().contains(dot);
+        let left: Vec<_> = incoming.iter().filter(|(dot, _)| !is_old(*dot) || lives(*dot)).cloned().collect();
+        if left.iter().all(|(dot, _)| is_old(*dot)) && incoming.seen().within(covers.seen()) {
+            return Sifted::Covered;
+        }
+        let mut seen: DotSet = incoming.seen().clone();
+        seen.join(covers.seen());
+        if left.len() == incoming.len() && seen == *incoming.seen() {
+            return Sifted::News;
+        }
+        match Siblings::from_parts(seen, left) {
+            Some(rest) => Sifted::Rest(Box::new(KeyState::Causal(rest))),
+            None => Sifted::News,
+        }
+    }
+
+    /// Whether a state is exactly the agreed one, with nothing of it gone yet.
+    pub(crate) fn is_of(&self, state: &KeyState) -> bool {
+        state.digest() == self.digest
+    }
+
+    /// What the agreed state becomes: None: nothing at all.
+    pub(crate) fn outcome(&self, state: &KeyState) -> Option<KeyState> {
+        match &self.fate {
+            Fate::Reap => None,
+            Fate::Retire(actors) => Some(state.retired(actors)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ActorId, Millis};
+    use crate::version::{Content, Fragments, Register, Stamp, Version, codec};
+    use bytes::Bytes;
+
+    fn dot(actor: u64, counter: u64) -> Dot {
+        Dot { actor: ActorId(actor), counter }
+    }
+
+    fn version(millis: u64, value: Option<&'static str>) -> Version {
+        let content =
+            value.map_or(Content::Tombstone, |value| Content::Value(Bytes::from_static(value.as_bytes())));
+        let stamp = Stamp { millis, logical: 0 };
+        Version {
+            content,
+            stamp,
+            content_type: None,
+            request_id: None,
+            receipt: None,
+            expires_at: None::<Millis>,
+        }
+    }
+
+    fn grave(state: KeyState, fate: Fate) -> Grave {
+        let outline = codec::record(&state.outline());
+        let mut grave = Grave::new(OpId(1), state.outline(), outline, fate, None, 0);
+        grave.closed = true;
+        grave
+    }
+
+    fn rest(sifted: Sifted) -> KeyState {
+        match sifted {
+            Sifted::Rest(rest) => *rest,
+            other => panic!("something is new and something is not: {other:?}"),
+        }
+    }
+
+    /// A value that was deleted: before, and after.
+    fn deleted() -> (Siblings, Siblings) {
+        let mut before = Siblings::default();
+        before.write(&DotSet::new(), dot(1, 1), 0, version(1, Some("old")));
+        let mut after = before.clone();
+        after.write(before.seen(), dot(2, 1), 0, version(2, None));
+        (before, after)
+    }
+
+    #[test]
+    fn nothing_that_a_grave_covers_comes_back() {
+        let (before, after) = deleted();
+        let grave = grave(KeyState::Causal(after.clone()), Fate::Reap);
+        for old in [before, after, Siblings::default()] {
+            assert_eq!(grave.sift(&KeyState::Causal(old)), Sifted::Covered);
+        }
+    }
+
+    #[test]
+    fn what_a_grave_does_not_cover_comes_in_without_the_rest() {
+        let (mut before, after) = deleted();
+        let grave = grave(KeyState::Causal(after.clone()), Fate::Reap);
+        before.write(&DotSet::new(), dot(3, 1), 0, version(3, Some("new")));
+        let KeyState::Causal(rest) = rest(grave.sift(&KeyState::Causal(before))) else {
+            panic!("something is new and something is not");
+        };
+        assert_eq!(rest.iter().map(|(dot, _)| *dot).collect::<Vec<_>>(), [dot(3, 1)]);
+        assert!(after.seen().within(rest.seen()));
+        assert_eq!(grave.sift(&KeyState::Causal(rest)), Sifted::News);
+    }
+
+    #[test]
+    fn until_a_round_is_closed_tombstones_are_not_taken_from_what_comes_in() {
+        let (_, mut after) = deleted();
+        let mut grave = grave(KeyState::Causal(after.clone()), Fate::Reap);
+        grave.closed = false;
+        after.write(&DotSet::new(), dot(3, 1), 0, version(3, Some("new")));
+        assert_eq!(grave.sift(&KeyState::Causal(after)), Sifted::News);
+    }
+
+    #[test]
+    fn a_register_that_was_reaped_takes_what_is_higher_and_nothing_else() {
+        let of = |millis, value| KeyState::Lww(Register::of(dot(1, millis), version(millis, value)));
+        let grave = grave(of(50, None), Fate::Reap);
+        assert_eq!(grave.sift(&of(49, Some("late"))), Sifted::Covered);
+        assert_eq!(grave.sift(&of(50, None)), Sifted::Covered);
+        assert_eq!(grave.sift(&of(51, Some("new"))), Sifted::News);
+    }
+
+    #[test]
+    fn a_lattice_that_was_reaped_takes_only_puts_that_the_delete_had_not_seen() {
+        let stamp = Stamp { millis: 1, logical: 0 };
+        let mut before = Fragments::default();
+        before.put(dot(1, 1), 0, stamp, Bytes::from_static(b"old"));
+        let mut after = before.clone();
+        after.delete(&before.seen(), dot(2, 1), 0, stamp, false);
+        let grave = grave(KeyState::Lattice(after), Fate::Reap);
+        assert_eq!(grave.sift(&KeyState::Lattice(before.clone())), Sifted::Covered);
+        before.put(dot(3, 1), 0, stamp, Bytes::from_static(b"new"));
+        let KeyState::Lattice(rest) = rest(grave.sift(&KeyState::Lattice(before.clone()))) else {
+            panic!("something is new and something is not");
+        };
+        assert_eq!(rest.iter().map(|fragment| fragment.value.clone()).collect::<Vec<_>>(), ["new"]);
+        // A later delete is news, though it leaves nothing.
+        before.delete(&before.seen(), dot(3, 2), 1, stamp, false);
+        assert_ne!(grave.sift(&KeyState::Lattice(before)), Sifted::Covered);
+    }
+
+    #[test]
+    fn a_retired_context_still_covers_what_it_did_and_lets_its_live_versions_in() {
+        let mut old = Siblings::default();
+        old.write(&DotSet::new(), dot(1, 1), 0, version(1, Some("old")));
+        let mut state = old.clone();
+        state.write(old.seen(), dot(2, 1), 0, version(2, Some("now")));
+        let whole = KeyState::Causal(state.clone());
+        let grave = grave(whole.clone(), Fate::Retire(vec![ActorId(1)]));
+        let Some(left) = grave.outcome(&whole) else { panic!("a value is left") };
+        assert!(!left.seen().contains(dot(1, 1)));
+        for covered in [KeyState::Causal(old.clone()), whole, left] {
+            assert_eq!(grave.sift(&covered), Sifted::Covered);
+        }
+        let mut news = old;
+        news.write(&DotSet::new(), dot(3, 1), 0, version(3, Some("new")));
+        let KeyState::Causal(rest) = rest(grave.sift(&KeyState::Causal(news))) else {
+            panic!("something is new and something is not");
+        };
+        assert_eq!(rest.iter().map(|(dot, _)| *dot).collect::<Vec<_>>(), [dot(3, 1)]);
+        assert!(state.seen().within(rest.seen()));
+    }
+
+    #[test]
+    fn a_second_grave_of_a_key_takes_nothing_from_what_lives_in_both() {
+        let mut state = Siblings::default();
+        state.write(&DotSet::new(), dot(2, 1), 0, version(1, Some("lives")));
+        let whole = KeyState::Causal(state.clone());
+        let fate = || Fate::Retire(vec![ActorId(1)]);
+        for closed in [false, true] {
+            let mut first = grave(whole.clone(), fate());
+            first.closed = closed;
+            let outline = codec::record(&whole.outline());
+            let second = Grave::new(OpId(2), whole.outline(), outline, fate(), Some(&first), 0);
+            let mut news = state.clone();
+            news.write(&DotSet::new(), dot(3, 1), 0, version(2, Some("new")));
+            assert_eq!(second.sift(&KeyState::Causal(news)), Sifted::News);
+        }
+    }
+
+    #[test]
+    fn a_second_grave_of_a_key_covers_what_the_first_did() {
+        let (before, after) = deleted();
+        let first = grave(KeyState::Causal(after), Fate::Reap);
+        let mut again = Siblings::default();
+        again.write(&DotSet::new(), dot(3, 1), 0, version(3, None));
+        let outline = codec::record(&KeyState::Causal(again.clone()));
+        let mut second =
+            Grave::new(OpId(2), KeyState::Causal(again.clone()), outline, Fate::Reap, Some(&first), 0);
+        second.closed = true;
+        assert!(second.is_of(&KeyState::Causal(again)));
+        assert_eq!(second.sift(&KeyState::Causal(before)), Sifted::Covered);
+    }
+}
