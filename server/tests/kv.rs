@@ -35,7 +35,8 @@ async fn three_nodes_form_and_what_is_put_through_any_is_read_through_each() {
         assert_eq!((acks.needed, acks.sloppy), (2, false));
         assert!(acks.replicas.len() >= 2, "{acks:?}");
         for reader in 0..3 {
-            let quorum = Some(Quorum { kind: Some(quorum::Kind::Replicas(2)) });
+            let kind = Some(quorum::Kind::Replicas(2));
+            let quorum = Some(Quorum { kind, ..Quorum::default() });
             let request = GetRequest { read: quorum, ..get(key.as_bytes()) };
             let reply = cluster.kv(reader).await.get(request).await.unwrap().into_inner();
             assert_eq!(reply.state(), State::Found);

@@ -4,7 +4,7 @@ use crate::cluster::{Cluster, metric, problem, put, single};
 use merganser_proto::v1::keyspaces_client::KeyspacesClient;
 use merganser_proto::v1::plugins_client::PluginsClient;
 use merganser_proto::v1::{
-    ApplyRequest, CreateKeyspaceRequest, GetPluginRequest, KeyspaceSettings, ListPluginsRequest,
+    ApplyRequest, CreateKeyspaceRequest, GetPluginRequest, KeyspaceSettings, ListPluginsRequest, Quorums,
     RemovePluginRequest, UpdateKeyspaceRequest, node_status::Link,
 };
 use tonic::Code;
@@ -80,9 +80,24 @@ async fn keyspaces_are_created_once_changed_in_part_and_refused_with_the_field()
     }
     let unknown = keyspaces.create(create("x", settings("resolver:none"))).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
-    let change = KeyspaceSettings { siblings_max: 7, write_back_never: true, ..Default::default() };
-    let request = UpdateKeyspaceRequest { name: "k".into(), settings: Some(change) };
+    let change = KeyspaceSettings {
+        siblings_max: 7,
+        write_back_never: true,
+        ttl_ms: 60_000,
+        quorums: Quorums::Strict.into(),
+        ..Default::default()
+    };
+    let request = UpdateKeyspaceRequest { name: "k".into(), settings: Some(change), reset: Vec::new() };
+    let updated = keyspaces.update(request.clone()).await.unwrap().into_inner().keyspace.unwrap();
+    let now = updated.settings.unwrap();
+    assert_eq!((now.ttl_ms, now.quorums()), (60_000, Quorums::Strict));
+    let unknown = UpdateKeyspaceRequest { reset: vec!["policy".into()], ..request };
+    let status = keyspaces.update(unknown).await.unwrap_err();
+    assert!(problem(&status).message.contains("ttl_ms"), "{:?} lists what can be set back", status.message());
+    let reset = vec!["ttl_ms".into(), "quorums".into()];
+    let request = UpdateKeyspaceRequest { name: "k".into(), settings: None, reset };
     let updated = keyspaces.update(request).await.unwrap().into_inner().keyspace.unwrap();
+    assert_eq!(updated.settings.as_ref().map(|now| (now.ttl_ms, now.quorums())), Some((0, Quorums::Sloppy)));
     let now = updated.settings.unwrap();
     assert_eq!(
         (now.n, now.siblings_max, now.policy.as_str(), now.write_back_never),
