@@ -184,7 +184,7 @@ mod tests {
                 receipt: None,
                 expires_at: None,
             };
-            siblings.write(&DotSet::new(), dot, version);
+            siblings.write(&DotSet::new(), dot, 0, version);
         }
         let described = describe(&entry(&KeyState::Causal(siblings), storage_key("carts", b"alice")));
         assert_eq!(described.json["kind"], "siblings");
