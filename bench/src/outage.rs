@@ -93,7 +93,7 @@ impl Clients {
 
     async fn one(&self, number: u64, intended: Instant) {
         let key = format!("steady-{}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % KEYS);
-        let puts = number % 2 == 0;
+        let puts = number.is_multiple_of(2);
         let outcome = match puts {
             true => self.keys.put_blind(&key, number.to_string()).await.map(drop),
             false => self.keys.get(&key).await.map(drop),
@@ -271,7 +271,7 @@ async fn until_whole(
         if answered && hints == 0 && unproven == 0 && differing == 0 {
             return Ok(returned.elapsed());
         }
-        if since_ms / 1000 % 5 == 0 {
+        if (since_ms / 1000).is_multiple_of(5) {
             say(format!(
                 "{} s: {hints} hints, {differing} ranges differ, {unproven} pairs not proven equal yet",
                 since_ms / 1000
