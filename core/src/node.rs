@@ -450,9 +450,9 @@ impl Node {
         }
     }
 
-    /// When [`Event::TimerFired`] is next wanted.
+    /// When [`Event::TimerFired`] is next wanted; never again by a node that has fallen silent.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.first().filter(|_| !self.membership.is_leaving()).map(|(at, _)| *at)
     }
 
     fn timers_fired(&mut self, now: Millis, effects: &mut Effects) {
@@ -492,6 +492,7 @@ impl Node {
     /// A snapshot for operators.
     pub fn status(&self) -> Status {
         let (c, m) = (&self.counters, &self.membership.counters);
+        let (multiplier, suspect, down) = self.presence();
         let (hints, hint_bytes) = self.hint_totals();
         let metrics = vec![
             ("writes", "client writes coordinated", c.writes),
@@ -530,6 +531,13 @@ impl Node {
             ("exchange_keys_sent", "states sent to peers that lacked them", c.exchange_keys_sent),
             ("exchange_keys_taken", "states taken in from peers' exchanges", c.exchange_keys_taken),
             ("leaves_stale", "leaves of the trees whose sum is not known now", self.stale_leaves() as u64),
+            (
+                "health_multiplier",
+                "by how much this node is more patient for doubt in its own health",
+                multiplier,
+            ),
+            ("members_suspect", "members that are late, or whose link is down", suspect),
+            ("members_down_now", "members that are down", down),
             ("gossip_rounds", "members told how far this node knows all of them", m.rounds),
             ("member_entries", "entries of members taken in", m.entries),
             ("members_down", "times a member was taken to be down", m.downs),

@@ -87,7 +87,7 @@ impl Node {
         }
         match gossip {
             Gossip::Digest { joining, catalog, forgotten, beats } => {
-                let message = self.answer_to(now, from, joining, catalog, forgotten, &beats, effects);
+                let message = self.answer_to(now, from, joining, forgotten, &beats, effects);
                 effects.push(Effect::Send { to: from, message: Message::Gossip(message) });
                 self.compare_catalogs(now, from, catalog, effects);
             }
@@ -115,13 +115,12 @@ impl Node {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    /// What the asker lacks, and what it knows better.
     fn answer_to(
         &mut self,
         now: Millis,
         from: NodeId,
         joining: bool,
-        _catalog: CatalogDigest,
         forgotten: u64,
         beats: &[Beat],
         effects: &mut Effects,

@@ -141,6 +141,8 @@ fn a_disk_that_was_taken_back_never_speaks_again() {
     assert_eq!(rejoined(&mut cluster), [(0, RejoinReason::OldDisk)]);
     let refused = cluster.put(0, Level::One, "w", Basis::Blind);
     assert!(matches!(refused, Outcome::Failed(Problem::Overloaded { .. })), "{refused:?}");
+    assert_eq!(cluster.nodes[0].next_deadline(), None);
+    assert!(cluster.nodes[0].clean_marker().is_none());
 
     // It goes on with an empty one; then an image from before a tick of the same boot.
     cluster.crash(0, true);

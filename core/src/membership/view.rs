@@ -46,6 +46,16 @@ impl Node {
         self.config.members.iter().map(|member| self.member(member.ring.id, &member.name)).collect()
     }
 
+    /// The multiplier of the own health; how many other members are suspect, and down.
+    pub(crate) fn presence(&self) -> (u64, u64, u64) {
+        let count = |state| {
+            let is_it = |node: &&NodeId| self.state_of(**node) == state;
+            self.membership.peers.keys().filter(is_it).count() as u64
+        };
+        let multiplier = u64::from(self.membership.time.multiplier());
+        (multiplier, count(MemberState::Suspect), count(MemberState::Down))
+    }
+
     fn member(&self, node: NodeId, name: &str) -> MemberView {
         let m = &self.membership;
         let lived_ms = m.time.lived_ms();
