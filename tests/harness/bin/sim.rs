@@ -28,7 +28,8 @@ sim: the cluster in one thread, from one seed
   --trace          with --seed or --options: print every step
   --mutants        run the known bugs instead: each must be noticed within --budget seeds (default 500)
   --bug NAME       with --seed: run with this bug; with --mutants: only this one
-  --scenarios      the bugs of others as stories: each must hold, and fail with its known bug
+  --scenarios      the bugs of others as stories: each must hold, and fail with its known bug; with
+                   --trace, those that are not noticed are shown
   --all            seeds, scenarios, small model, and all known bugs over the whole budget, as tables
   --model BOUNDS   the small model: puts,deletes,crashes,losses,late (4,1,0,0,0), its whole space
   --anti-entropy-cost N  what repair costs over N keys (10000000 is the figure of docs/performance.md)
@@ -99,13 +100,13 @@ fn main() -> anyhow::Result<ExitCode> {
         arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let good = if arguments.all {
         let seeds = many(&arguments, ops, threads)?;
-        let stories = scenarios();
+        let stories = scenarios(false);
         let spaces = small_model::SPACES.into_iter().map(model).fold(true, |good, one| good & one);
         seeds & stories & spaces & table(&arguments, ops, threads)
     } else if let Some(count) = arguments.anti_entropy_cost {
         cost(count)?
     } else if arguments.scenarios {
-        scenarios()
+        scenarios(arguments.trace)
     } else if let Some(bounds) = arguments.model {
         model(bounds)
     } else if let Some(options) = single(&arguments, ops)? {
@@ -293,17 +294,20 @@ fn table(arguments: &Arguments, ops: u64, threads: usize) -> bool {
     good
 }
 
-fn scenarios() -> bool {
+fn scenarios(show_trace: bool) -> bool {
     let mut good = true;
     println!("\n| report | what was seen there | here | with |\n|---|---|---|---|");
     for scenario in &SCENARIOS {
-        let ((holds, trace), (bites, _)) = (scenario.tell(None), scenario.tell(Some(scenario.bug)));
+        let ((holds, trace), (bites, with_bug)) = (scenario.tell(None), scenario.tell(Some(scenario.bug)));
         let here = if holds.is_ok() { "holds" } else { "BROKEN" };
         let with =
             bites.as_ref().err().map_or("NOT NOTICED".into(), |violation| violation.property.to_string());
         println!("| {} | {} | {here} | `{:?}`: {with} |", scenario.report, scenario.seen, scenario.bug);
         if let Err(violation) = &holds {
             println!("{trace}\n{}: {}", violation.property, violation.text);
+        }
+        if bites.is_ok() && show_trace {
+            println!("{with_bug}");
         }
         good &= holds.is_ok() && bites.is_err();
     }
