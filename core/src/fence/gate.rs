@@ -126,7 +126,7 @@ impl Node {
             // The agreed state itself hurts nobody.
             Sifted::Covered if grave.is_of(&state) => Some(record),
             // Somebody waits to hear that it is covered.
-            Sifted::Covered if op.is_some() => Some(codec::record(&grave.remains())),
+            Sifted::Covered if op.is_some() && grave.is_reaped() => Some(codec::record(&grave.remains())),
             Sifted::Covered => None,
         }
     }

@@ -164,7 +164,7 @@ impl Node {
     pub(crate) fn unless_buried(&self, active: &ActiveKey, state: KeyState) -> KeyState {
         let grave = self.fence.graves.get(&active.target.storage_key);
         let own_copy = active.home == Home::Object;
-        match grave.filter(|grave| own_copy && grave.closed && grave.fate == Fate::Reap) {
+        match grave.filter(|grave| own_copy && grave.is_reaped()) {
             Some(grave)
                 if state.is_empty() && !matches!(state, KeyState::Lww(_)) && !self.digs_no_graves() =>
             {
