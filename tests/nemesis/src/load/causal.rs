@@ -19,8 +19,9 @@ impl Worker {
                 1
             }
             35..50 => {
-                let intent = Intent::new(id, Act::Put, Vec::new());
-                self.write(space, key, intent, self.keys(space).put_blind(key, bytes)).await;
+                let ttl = self.ttl(space);
+                let intent = Intent { ttl, ..Intent::new(id, Act::Put, Vec::new()) };
+                self.write(space, key, intent, self.keys(space, ttl).put_blind(key, bytes)).await;
                 1
             }
             50..60 => self.delete(space, key, id).await,
@@ -31,8 +32,9 @@ impl Worker {
     async fn update(&mut self, space: &'static Space, key: &str, id: u64, bytes: Vec<u8>) -> u64 {
         let Some(look) = self.read(space, key).await else { return 1 };
         let mut seen = dots(&look.saw);
-        let keys = self.keys(space);
-        let intent = Intent::new(id, Act::Put, seen.clone());
+        let ttl = self.ttl(space);
+        let keys = self.keys(space, ttl);
+        let intent = Intent { ttl, ..Intent::new(id, Act::Put, seen.clone()) };
         let written = match look.context.is_empty() {
             true => self.write(space, key, intent, keys.put_blind(key, bytes)).await,
             false => {
@@ -46,13 +48,13 @@ impl Worker {
         seen.push(dot);
         let id = self.id();
         let bytes = value(id, space.name, key, 60);
-        let intent = Intent::new(id, Act::Put, seen);
+        let intent = Intent { ttl, ..Intent::new(id, Act::Put, seen) };
         self.write(space, key, intent, keys.put(key, bytes, &written.context)).await;
         3
     }
 
     async fn delete(&mut self, space: &'static Space, key: &str, id: u64) -> u64 {
-        let keys = self.keys(space);
+        let keys = self.keys(space, None);
         if space.kind == Kind::Lww && self.dice.random_bool(0.5) {
             let intent = Intent::new(id, Act::Delete, Vec::new());
             self.write(space, key, intent, keys.delete_blind(key)).await;

@@ -18,21 +18,52 @@ pub(crate) struct Space {
     pub(crate) weight: u32,
     /// Keys that are used throughout, beside those that are used for a while only.
     pub(crate) hot_keys: u32,
+    /// Its values end by themselves after 5 to 40 seconds.
+    pub(crate) fleeting: bool,
 }
 
 /// All of them. Sets have no hot keys: they would grow without end.
 pub(crate) const SPACES: &[Space] = &[
-    Space { name: "plain", policy: "siblings", kind: Kind::Causal, weight: 40, hot_keys: 8 },
-    Space { name: "register", policy: "lww", kind: Kind::Lww, weight: 20, hot_keys: 8 },
-    Space { name: "settled", policy: "resolver:lww", kind: Kind::Causal, weight: 16, hot_keys: 4 },
-    Space { name: "set", policy: "lattice:or-set", kind: Kind::Set, weight: 12, hot_keys: 0 },
-    Space { name: "count", policy: "lattice:pn-counter", kind: Kind::Counter, weight: 12, hot_keys: 4 },
+    Space { name: "plain", policy: "siblings", kind: Kind::Causal, weight: 34, hot_keys: 8, fleeting: false },
+    Space { name: "register", policy: "lww", kind: Kind::Lww, weight: 20, hot_keys: 8, fleeting: false },
+    Space {
+        name: "settled",
+        policy: "resolver:lww",
+        kind: Kind::Causal,
+        weight: 14,
+        hot_keys: 4,
+        fleeting: false,
+    },
+    Space {
+        name: "fleeting",
+        policy: "siblings",
+        kind: Kind::Causal,
+        weight: 10,
+        hot_keys: 4,
+        fleeting: true,
+    },
+    Space {
+        name: "set",
+        policy: "lattice:or-set",
+        kind: Kind::Set,
+        weight: 12,
+        hot_keys: 0,
+        fleeting: false,
+    },
+    Space {
+        name: "count",
+        policy: "lattice:pn-counter",
+        kind: Kind::Counter,
+        weight: 12,
+        hot_keys: 4,
+        fleeting: false,
+    },
     CANARY,
 ];
 
 /// One key a second, written once and watched for at every node.
 pub(crate) const CANARY: Space =
-    Space { name: "canary", policy: "siblings", kind: Kind::Causal, weight: 0, hot_keys: 0 };
+    Space { name: "canary", policy: "siblings", kind: Kind::Causal, weight: 0, hot_keys: 0, fleeting: false };
 
 /// The one with this name.
 pub(crate) fn find(name: &str) -> Option<&'static Space> {

@@ -8,7 +8,7 @@ use rand::Rng;
 impl Worker {
     /// Returns how many requests it took.
     pub(super) async fn set(&mut self, space: &'static Space, key: &str) -> u64 {
-        let keys = self.keys(space);
+        let keys = self.keys(space, None);
         let id = self.id();
         match self.dice.random_range(0..100) {
             0..40 => {
@@ -44,7 +44,7 @@ impl Worker {
         }
         let by = self.dice.random_range(1..1000);
         let intent = Intent::new(self.id(), Act::Increment(by), Vec::new());
-        self.write(space, key, intent, self.keys(space).apply(key, format!("+{by}"))).await;
+        self.write(space, key, intent, self.keys(space, None).apply(key, format!("+{by}"))).await;
         1
     }
 }

@@ -142,8 +142,17 @@ impl Worker {
         format!("{epoch}-{}", self.dice.random_range(0..EPOCH_KEYS))
     }
 
-    fn keys(&self, space: &Space) -> Keyspace {
-        self.client.keyspace(space.name)
+    fn keys(&self, space: &Space, ttl: Option<Micros>) -> Keyspace {
+        let keys = self.client.keyspace(space.name);
+        match ttl {
+            Some(ttl) => keys.with_ttl(Duration::from_micros(ttl)),
+            None => keys,
+        }
+    }
+
+    /// How long the next value lasts, where values end by themselves.
+    fn ttl(&mut self, space: &Space) -> Option<Micros> {
+        space.fleeting.then(|| self.dice.random_range(5..40) * 1_000_000)
     }
 
     fn id(&self) -> u64 {
