@@ -294,6 +294,18 @@ impl cluster_server::Cluster for Node {
         Ok(Response::new(v1::StatusReply { node: self.name.into(), ..Default::default() }))
     }
 
+    async fn hints(&self, _: Request<v1::HintsRequest>) -> Result<Response<v1::HintsReply>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn repair(&self, _: Request<v1::RepairRequest>) -> Result<Response<v1::RepairReply>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn hot_keys(&self, _: Request<v1::HotKeysRequest>) -> Result<Response<v1::HotKeysReply>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
     async fn topology(
         &self,
         _: Request<v1::TopologyRequest>,
