@@ -67,8 +67,9 @@ fn lines_that_are_refused_say_why() {
         ("merganser put carts alice value --blind --read-first", "cannot be used with"),
         ("merganser put carts alice value --blind --context-file f", "cannot be used with"),
         ("merganser put carts alice value --file f", "cannot be used with"),
-        ("merganser put carts alice v --timeout 5", "500ms, 10s or 2m"),
+        ("merganser put carts alice v --timeout 5", "500ms, 10s, 2m, 12h or 30d"),
         ("merganser put carts alice v --timeout 0s", "more than 0"),
+        ("merganser get carts alice --strict --sloppy", "cannot be used with"),
         ("merganser keyspace set carts --durability maybe", "possible values"),
         ("merganser keyspace set c --write-back-never --write-back-delay 1s", "cannot be used with"),
         ("merganser plugin new Cart", "lower-case"),
@@ -93,11 +94,12 @@ fn addresses_come_as_a_list_and_from_any_place_in_the_line() {
 
 #[test]
 fn durations_have_a_unit_and_a_limit() {
-    let rows = [("500ms", 500), ("10s", 10_000), ("2m", 120_000)];
+    let rows =
+        [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("12h", 43_200_000), ("30d", 2_592_000_000)];
     for (text, ms) in rows {
         assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
     }
-    for wrong in ["", "s", "1", "1h", "-1s", "1.5s", "99999999999999999999s", "999999999m"] {
+    for wrong in ["", "s", "1", "1w", "-1s", "1.5s", "99999999999999999999s", "999999999m"] {
         assert!(duration(wrong).is_err(), "{wrong}");
     }
 }
