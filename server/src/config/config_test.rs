@@ -94,7 +94,8 @@ fn every_key_of_the_table_is_taken_and_has_the_default_that_the_table_says() {
             assert!(defaults.contains(&format!("{field}: {number}")), "{}: not {number}", key.name);
         }
     }
-    let fields = defaults.matches(": ").count() - "node cluster listen storage limits repair log".split(' ').count();
+    let fields =
+        defaults.matches(": ").count() - "node cluster listen storage limits repair log".split(' ').count();
     assert_eq!(fields, KEYS.len(), "a struct has a field that the table does not name: {defaults}");
 }
 
