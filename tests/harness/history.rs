@@ -160,6 +160,8 @@ pub struct History {
     pub told: BTreeMap<Dot, OpIndex>,
     /// OKs.
     pub acknowledgements: Vec<Acknowledgement>,
+    /// What left the context of a key with its dead actors, by key.
+    pub retired: BTreeMap<KeyIndex, DotSet>,
     /// What was collected, by key.
     pub collected: BTreeMap<KeyIndex, Collected>,
     /// Deletes by key, in causal keyspaces.
@@ -245,9 +247,10 @@ impl History {
         }
     }
 
-    /// Whether a write, and what had seen it, was collected.
+    /// Whether a write, and what had seen it, was collected, or a context no longer says that it was seen.
     pub fn was_collected(&self, key: KeyIndex, dot: Dot, stamp: Stamp) -> bool {
-        self.collected.get(&key).is_some_and(|collected| collected.state.covers(dot, stamp))
+        let retired = self.retired.get(&key).is_some_and(|retired| retired.contains(dot));
+        retired || self.collected.get(&key).is_some_and(|collected| collected.state.covers(dot, stamp))
     }
 
     /// Writes of a key that a context covers.

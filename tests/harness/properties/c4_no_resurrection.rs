@@ -9,7 +9,7 @@
 use super::{Check, Final, broken, c1_no_lost_ack::ids_of};
 use crate::history::{History, KeyIndex, What};
 use merganser_core::id::{Dot, Millis};
-use merganser_core::version::{KeyState, Stamp};
+use merganser_core::version::{DotSet, KeyState, Stamp};
 use std::collections::BTreeSet;
 
 pub(super) fn on_state(history: &History, state: &KeyState) -> Check {
@@ -60,6 +60,17 @@ pub fn on_written(history: &History, key: KeyIndex, state: &KeyState) -> Check {
         return Ok(());
     }
     broken("C4", format!("{} of key {key} comes back after it was collected", back.join(", ")))
+}
+
+/// A node writes a state that has seen less than the one before it on this disk: its context was retired. All that
+/// it has not seen any more is dead, and none of it was live.
+pub fn on_retired(history: &mut History, key: KeyIndex, before: &DotSet, state: &KeyState) -> Check {
+    let live = state.live_dots();
+    if let Some(dot) = live.iter().find(|dot| !state.seen().contains(**dot)) {
+        return broken("C4", format!("{dot} of key {key} lives, and its context was retired"));
+    }
+    history.retired.entry(key).or_default().join(before);
+    Ok(())
 }
 
 pub(super) fn at_end(history: &History, end: &Final) -> Check {

@@ -20,7 +20,7 @@ use merganser_core::event::{
 use merganser_core::id::{NodeId, Ticket};
 use merganser_core::message::{Message, ReadAnswer};
 use merganser_core::plugin::{PluginAnswer, PluginCall, PluginFacts};
-use merganser_core::version::codec;
+use merganser_core::version::{DotSet, KeyState, codec};
 use merganser_core::{handoff, storage_key};
 use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind};
 use merganser_storage::{Error, KeySpan, PageRequest, Step, Write};
@@ -309,6 +309,8 @@ impl World {
             if let Err(error) = &result {
                 let kind = format!("write failed: {}", if poisoned { "poisoned" } else { error_kind(error) });
                 self.count(&kind);
+                // What it wrote is not what it holds.
+                self.last_seen.retain(|(whose, _), _| *whose != node);
             }
             let promises = &mut self.machines[node].promises;
             tickets.iter().for_each(|ticket| promises.done(*ticket, result.is_ok()));
@@ -395,6 +397,7 @@ impl World {
             self.judge(node, index, record)?;
             if let Ok(state) = codec::state(record) {
                 c4_no_resurrection::on_written(&self.history, index, &state)?;
+                self.context_written(node, index, &state)?;
             }
         } else if let Some((_, object)) = storage_key::parse_hint(key) {
             let (hint, index) = (handoff::hint(record), self.key_of_storage.get(&object).copied());
@@ -409,11 +412,33 @@ impl World {
         Ok(())
     }
 
+    /// Contexts of siblings only grow, but where dead actors are retired.
+    fn context_written(&mut self, node: usize, index: KeyIndex, state: &KeyState) -> Check {
+        let KeyState::Causal(siblings) = state else { return Ok(()) };
+        let before = match self.last_seen.insert((node, index), siblings.seen().clone()) {
+            Some(before) => Some(before),
+            None => self.seen_on_disk(node, index),
+        };
+        match before.filter(|before| !before.within(siblings.seen())) {
+            Some(before) => {
+                self.count("a context was retired");
+                c4_no_resurrection::on_retired(&mut self.history, index, &before, state)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn seen_on_disk(&self, node: usize, index: KeyIndex) -> Option<DotSet> {
+        let record = self.read_now(node, &self.history.keys[index].storage_key).ok()??;
+        codec::state(&record).ok().map(|state| state.seen())
+    }
+
     /// A node removes a key: what it holds of it is judged before that happens.
     fn collected(&mut self, node: usize, index: KeyIndex, key: &Bytes) -> Check {
         let Ok(Some(record)) = self.read_now(node, key) else { return Ok(()) };
         let Ok(state) = codec::state(&record) else { return Ok(()) };
         self.count("a replica let go of a key");
+        self.last_seen.remove(&(node, index));
         let now = self.machines[node].now(self.now_us);
         c4_no_resurrection::on_collected(&mut self.history, index, &state, now)
     }

@@ -23,7 +23,7 @@ use merganser_core::config::{Config, Member};
 use merganser_core::event::{Effects, Event};
 use merganser_core::id::{KeyspaceId, NodeId, OpId, Ticket};
 use merganser_core::ring::RingNode;
-use merganser_core::version::Sealer;
+use merganser_core::version::{DotSet, Sealer};
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
 const SECRET: &[u8] = b"the simulated cluster's secret";
@@ -112,6 +112,8 @@ pub(super) struct World {
     pub(super) reads: HashMap<(usize, OpId), KeyIndex>,
     pub(super) key_of_storage: HashMap<Bytes, KeyIndex>,
     pub(super) key_of_name: HashMap<(KeyspaceId, Bytes), KeyIndex>,
+    /// What the state that a node last wrote of a key had seen, in this boot.
+    pub(super) last_seen: HashMap<(usize, KeyIndex), DotSet>,
     /// Heads of states that were judged before.
     pub(super) judged: HashSet<(KeyIndex, u64)>,
     /// Reused between turns.
@@ -152,6 +154,7 @@ impl World {
             reads: HashMap::new(),
             key_of_storage,
             key_of_name,
+            last_seen: HashMap::new(),
             judged: HashSet::new(),
             effects: Effects::new(),
             options,
@@ -297,6 +300,7 @@ impl World {
 
     /// Starts a process; a disk that fails at that moment is tried again later.
     pub(super) fn boot(&mut self, node: usize) -> Check {
+        self.last_seen.retain(|(whose, _), _| *whose != node);
         let config = self.config(node);
         let fresh = Fresh { actor: self.dice.next(), disk: self.dice.next(), seed: self.dice.next() };
         let machine = &mut self.machines[node];
