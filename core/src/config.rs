@@ -68,8 +68,7 @@ pub struct Config {
     pub anti_entropy_period_ms: u64,
     /// What repair may send each second.
     pub repair_bytes_per_s: u64,
-    /// How often what deletes leave behind is looked for; 0, the default: never. (The simulator does not
-    /// know yet what a collected delete leaves unsaid: C1, C2 and C8 must learn it before this goes on.)
+    /// How often what deletes leave behind is looked for; 0, the default until it has been proven longer: never.
     pub collect_period_ms: u64,
     /// How long a collected key is remembered: longer than any message or request can be under way.
     pub grave_ms: u64,

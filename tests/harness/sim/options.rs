@@ -100,7 +100,7 @@ options! {
     gossip_period_ms,
     /// How often a node compares its trees with a peer's.
     anti_entropy_period_ms,
-    /// How often deletes are collected; 0: never, as long as C1, C2 and C8 do not know what that leaves unsaid.
+    /// How often deletes are collected; 0: never. Not drawn yet: name it in a line of options.
     collect_period_ms,
     /// Bytes at which storage freezes a memtable.
     memtable_bytes,
