@@ -19,6 +19,7 @@ use merganser_client::Client;
 use std::{
     collections::BTreeMap,
     future::pending,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -33,6 +34,9 @@ const CLIENTS: u64 = 24;
 const SAMPLE: Duration = Duration::from_secs(5);
 /// How long the clients may need to notice that it is enough.
 const LAST_REQUESTS: Duration = Duration::from_secs(30);
+
+/// Histories that are kept at most.
+const HISTORIES_MAX: usize = 20;
 
 /// Metrics that tell of a broken promise whatever was inflicted.
 const ALARMS: [&str; 1] = ["notices_dot_reused"];
@@ -188,7 +192,13 @@ async fn course(options: &Options, seed: u64, cluster: &Arc<Cluster>) -> anyhow:
     bar.finish_and_clear();
 
     if options.keep_logs || !violations.is_empty() {
-        keep_logs(options, cluster).await?;
+        let directory = options.report.with_extension("logs");
+        std::fs::create_dir_all(&directory)?;
+        for node in 0..cluster.len() {
+            cluster.node(node).lock().await.keep_log(&directory)?;
+        }
+        keep_histories(&directory, &violations, &history, &settled)?;
+        eprintln!("the nodes' logs and the histories of violated keys are in {}", directory.display());
     }
     Ok(Report {
         run: Run::new(options, seed, cluster, &kinds, began_at, load_end, measures.slot_us()),
@@ -267,14 +277,29 @@ async fn sample(cluster: Arc<Cluster>, measures: Arc<Measures>, clock: Clock) {
     }
 }
 
-/// Beside the report, in a directory of its own.
-async fn keep_logs(options: &Options, cluster: &Cluster) -> anyhow::Result<()> {
-    let directory = options.report.with_extension("logs");
-    std::fs::create_dir_all(&directory)?;
-    for node in 0..cluster.len() {
-        cluster.node(node).lock().await.keep_log(&directory)?;
+/// What clients asked and were told about the keys that are violated, in the order of time.
+fn keep_histories(
+    directory: &Path,
+    violations: &[Violation],
+    history: &History,
+    settled: &settle::Settled,
+) -> anyhow::Result<()> {
+    let mut kept = 0;
+    for (space, key, history) in history.keys() {
+        let at = format!("{space}/{key}");
+        if kept == HISTORIES_MAX || !violations.iter().any(|violation| violation.at == at) {
+            continue;
+        }
+        kept += 1;
+        let history = locked(&history);
+        let writes = history.writes.iter().map(|write| (write.begin, format!("{write:?}")));
+        let reads = history.reads.iter().map(|read| (read.begin, format!("{read:?}")));
+        let mut lines: Vec<(Micros, String)> = writes.chain(reads).collect();
+        lines.sort();
+        let mut text: String = lines.into_iter().map(|(_, line)| line + "\n").collect();
+        text += &format!("the end: {:?}\n", settled.end.get(&(space, key.clone())));
+        std::fs::write(directory.join(format!("{space}-{key}.history")), text)?;
     }
-    eprintln!("the nodes' logs are in {}", directory.display());
     Ok(())
 }
 

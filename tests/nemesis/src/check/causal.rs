@@ -39,7 +39,15 @@ struct Reached {
 
 impl<'a> Graph<'a> {
     /// Of a history and what was shown besides.
-    pub(crate) fn new(history: &'a KeyHistory, besides: &[Shown], clocks_apart: Micros) -> Graph<'a> {
+    ///
+    /// Byte-equal versions are shown as one, with all their dots and the first one's receipt. Where nodes store
+    /// resolutions (`settled`), any other dot may be such a one, of whatever.
+    pub(crate) fn new(
+        history: &'a KeyHistory,
+        besides: &[Shown],
+        clocks_apart: Micros,
+        settled: bool,
+    ) -> Graph<'a> {
         let writes = history.writes.as_slice();
         let shown = history.reads.iter().flat_map(|read| shown(&read.saw)).chain(besides);
         let mut graph = Graph {
@@ -61,7 +69,10 @@ impl<'a> Graph<'a> {
             }
         }
         for version in shown {
-            for dot in &version.dots {
+            for (place, dot) in version.dots.iter().enumerate() {
+                if place > 0 && settled {
+                    break;
+                }
                 if !version.merged_from.is_empty() {
                     let of = || Maker::Resolution(version.merged_from.clone());
                     graph.makers.entry(*dot).or_insert_with(of);
@@ -97,7 +108,7 @@ impl<'a> Graph<'a> {
     /// The roots of what a read accounts for.
     fn roots(&self, shown: &[Shown]) -> Vec<Dot> {
         let mut roots: Vec<Dot> = shown.iter().flat_map(|version| version.dots.iter().copied()).collect();
-        let nameless = |version: &&Shown| version.dots.iter().all(|dot| !self.makers.contains_key(dot));
+        let nameless = |version: &&Shown| version.dots.iter().any(|dot| !self.makers.contains_key(dot));
         if shown.iter().filter(|version| version.holds == Holds::Tombstone).any(|v| nameless(&v)) {
             roots.extend(self.nameless_deletes.iter().flat_map(|&i| self.writes[i].seen.iter().copied()));
         }
@@ -181,11 +192,18 @@ impl<'a> Frontier<'a> {
 }
 
 /// Judges a key of versions.
-pub(super) fn judge(findings: &mut Findings, at: &str, history: &KeyHistory, end: &Saw, rules: &Rules) {
+pub(super) fn judge(
+    findings: &mut Findings,
+    at: &str,
+    history: &KeyHistory,
+    end: &Saw,
+    rules: &Rules,
+    settled: bool,
+) {
     let Saw::Versions(end) = end else {
         return findings.broken("C9", at, "the end shows no versions".into());
     };
-    let graph = Graph::new(history, end, rules.clocks_apart);
+    let graph = Graph::new(history, end, rules.clocks_apart, settled);
     let mut acked: Vec<&Write> = history.writes.iter().filter(|write| write.outcome.acked()).collect();
     acked.sort_by_key(|write| write.end);
     let mut reads: Vec<&Read> = history.reads.iter().collect();

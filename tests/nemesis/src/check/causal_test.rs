@@ -60,8 +60,12 @@ fn judge(history: &KeyHistory, end: &Saw) -> Vec<String> {
 }
 
 fn judge_under(history: &KeyHistory, end: &Saw, rules: &Rules) -> Vec<String> {
+    judge_as(Kind::Causal, history, end, rules)
+}
+
+fn judge_as(kind: Kind, history: &KeyHistory, end: &Saw, rules: &Rules) -> Vec<String> {
     let mut findings = Findings::default();
-    findings.judge(Kind::Causal, "plain/k", history, end, rules);
+    findings.judge(kind, "plain/k", history, end, rules);
     findings.violations.into_iter().map(|violation| violation.property).collect()
 }
 
@@ -231,4 +235,16 @@ fn a_value_that_ends_is_there_until_then_and_not_after() {
     assert_eq!(judge(&[read(1400, &[])], &[]), [""; 0], "a clock may be ahead");
     assert_eq!(judge(&[read(2000, &[version(2)])], &[]), ["C4"], "too late");
     assert_eq!(judge(&[], &[version(2)]), ["C4"]);
+}
+
+#[test]
+fn of_byte_equal_versions_only_the_first_ones_receipt_is_shown() {
+    let history =
+        KeyHistory { writes: vec![put(1, &[], 0), put(2, &[], 0), put(3, &[], 0)], reads: Vec::new() };
+    let mut both = Shown { dots: dots(&[50, 60]), merged_from: dots(&[1, 2]), ..version(2) };
+    let judge =
+        |kind, shown: &Shown| judge_as(kind, &history, &saw(std::slice::from_ref(shown)), &Rules::default());
+    assert_eq!(judge(Kind::Settled, &both), [""; 0], "the second may be made of 3");
+    both.dots.pop();
+    assert_eq!(judge(Kind::Settled, &both), ["C1"], "the first is not");
 }

@@ -31,6 +31,8 @@ use std::ops::Range;
 pub(crate) enum Kind {
     /// Versions, concurrent ones beside each other.
     Causal,
+    /// The same, and nodes store resolutions of them.
+    Settled,
     /// One register, the highest stamp wins.
     Lww,
     /// A set of elements.
@@ -108,7 +110,8 @@ impl Findings {
         }
         self.looked.reads += history.reads.len() as u64;
         match kind {
-            Kind::Causal => causal::judge(self, at, history, end, rules),
+            Kind::Causal => causal::judge(self, at, history, end, rules, false),
+            Kind::Settled => causal::judge(self, at, history, end, rules, true),
             Kind::Lww => lww::judge(self, at, history, end, rules),
             Kind::Set => lattice::judge_set(self, at, history, end, rules),
             Kind::Counter => lattice::judge_counter(self, at, history, end, rules),

@@ -196,8 +196,9 @@ impl Refill {
         let history = locked(history);
         let due: Vec<&Write> = history.writes.iter().filter(|write| is_due(write, back)).collect();
         match (&look.saw, space.kind) {
-            (Saw::Versions(shown), Kind::Causal) => {
-                let graph = Graph::new(&history, shown, CLOCKS_APART_US_MAX);
+            (Saw::Versions(shown), Kind::Causal | Kind::Settled) => {
+                let settled = space.kind == Kind::Settled;
+                let graph = Graph::new(&history, shown, CLOCKS_APART_US_MAX, settled);
                 let puts: Vec<&Write> = due.into_iter().filter(|write| write.act == Act::Put).collect();
                 Ok(graph.accounts_for(&puts, shown, self.clock.now()))
             }

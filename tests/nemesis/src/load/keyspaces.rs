@@ -29,7 +29,7 @@ pub(crate) const SPACES: &[Space] = &[
     Space {
         name: "settled",
         policy: "resolver:lww",
-        kind: Kind::Causal,
+        kind: Kind::Settled,
         weight: 14,
         hot_keys: 4,
         fleeting: false,

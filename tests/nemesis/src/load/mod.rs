@@ -60,7 +60,7 @@ pub(crate) struct Look {
 pub(crate) async fn look(client: &Client, space: &Space, key: &str, read: Quorum) -> Result<Look, Error> {
     let keys = client.keyspace(space.name).with_read(read);
     match space.kind {
-        Kind::Causal | Kind::Lww => {
+        Kind::Causal | Kind::Settled | Kind::Lww => {
             let entry = keys.get_siblings(key).await?;
             Ok(Look {
                 saw: Saw::Versions(versions(&entry, space.name, key)),
@@ -125,7 +125,7 @@ impl Worker {
         let space = space.expect("what is drawn is below the sum");
         let key = self.key(space);
         match space.kind {
-            Kind::Causal | Kind::Lww => self.versioned(space, &key).await,
+            Kind::Causal | Kind::Settled | Kind::Lww => self.versioned(space, &key).await,
             Kind::Set => self.set(space, &key).await,
             Kind::Counter => self.counter(space, &key).await,
         }
