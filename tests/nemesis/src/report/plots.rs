@@ -66,9 +66,10 @@ pub(super) fn css(color: RGBColor) -> String {
 
 /// All plots.
 pub(super) fn plots(report: &Report) -> anyhow::Result<Vec<Plot>> {
-    let seconds = |us: Micros| us as f64 / 1e6;
-    let slot_s = seconds(report.run.slot_us);
-    let middle = |begin: Micros| seconds(begin) + slot_s / 2.0;
+    let (unit, _) = unit(report);
+    let time = |us: Micros| us as f64 / unit;
+    let slot_s = report.run.slot_us as f64 / 1e6;
+    let middle = |begin: Micros| time(begin + report.run.slot_us / 2);
     let by_op = Op::NAMES.iter().enumerate().map(|(op, name)| Series {
         name: (*name).to_owned(),
         points: report.points.iter().map(|p| (middle(p.begin_us), p.ok[op] as f64 / slot_s)).collect(),
@@ -106,7 +107,7 @@ pub(super) fn plots(report: &Report) -> anyhow::Result<Vec<Plot>> {
             .stale
             .iter()
             .filter(|stale| stale.node == node && (stale.seen || stale.missed_us.is_some()))
-            .map(|stale| (seconds(stale.acked_us), log_ms(stale.missed_us.unwrap_or(0))))
+            .map(|stale| (time(stale.acked_us), log_ms(stale.missed_us.unwrap_or(0))))
             .collect(),
     });
     let sampled = |of: fn(&crate::measure::Sample) -> Option<f64>| -> Vec<Series> {
@@ -116,7 +117,7 @@ pub(super) fn plots(report: &Report) -> anyhow::Result<Vec<Plot>> {
                 .samples
                 .iter()
                 .filter(|sample| sample.node == node)
-                .filter_map(|sample| Some((seconds(sample.at_us), of(sample)?)))
+                .filter_map(|sample| Some((time(sample.at_us), of(sample)?)))
                 .collect(),
         });
         series.collect()
@@ -179,19 +180,23 @@ fn told_ms(log: f64) -> String {
     }
 }
 
-/// Minutes where seconds would be many.
-fn told_time(seconds: f64, long: bool) -> String {
-    if long { format!("{:.0} min", seconds / 60.0) } else { format!("{seconds:.0} s") }
+fn told_time(time: f64, unit: &str) -> String {
+    format!("{time:.0} {unit}")
+}
+
+/// The unit of the time axis in microseconds, and its name: minutes where seconds would be many.
+fn unit(report: &Report) -> (f64, &'static str) {
+    if report.run.load_end_us > 600_000_000 { (6e7, "min") } else { (1e6, "s") }
 }
 
 /// Where the time axis ends, and how many parts of a round length it has.
-fn time_axis(report: &Report) -> (f64, usize, bool) {
-    let end = (report.run.load_end_us as f64 / 1e6).max(1.0);
-    let long = end > 600.0;
+fn time_axis(report: &Report) -> (f64, usize, &'static str) {
+    let (unit, name) = unit(report);
+    let end = (report.run.load_end_us as f64 / unit).max(1.0);
     let steps =
         [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10_800.0, 43_200.0];
     let step = steps.into_iter().find(|step| end / step <= 16.0).unwrap_or(86_400.0);
-    (end, (end / step).ceil() as usize + 1, long)
+    (end, (end / step).ceil() as usize + 1, name)
 }
 
 fn plot(
@@ -207,7 +212,9 @@ fn plot(
         true => (-1.0, if highest.is_finite() { highest.max(1.0).ceil() } else { 1.0 }),
         false => (0.0, if highest > 0.0 { highest * 1.08 } else { 1.0 }),
     };
-    let (end, ticks, long) = time_axis(report);
+    let (end, ticks, name) = time_axis(report);
+    let (unit, _) = unit(report);
+    let time = |us: Micros| us as f64 / unit;
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -219,7 +226,7 @@ fn plot(
             .build_cartesian_2d(0.0..end, low..high)
             .map_err(drawing)?;
         let bands = report.faults.iter().flat_map(|entry| {
-            let (begin, over) = (entry.begin_us as f64 / 1e6, entry.end_us.map_or(end, |us| us as f64 / 1e6));
+            let (begin, over) = (time(entry.begin_us), entry.end_us.map_or(end, time));
             let color = fault_color(entry.kind);
             let width = end / 1100.0;
             let fault = Rectangle::new(
@@ -227,7 +234,7 @@ fn plot(
                 color.mix(0.22).filled(),
             );
             // A disk that is being refilled.
-            let whole = entry.refilled_us.map(|us| (us as f64 / 1e6).min(end)).filter(|whole| *whole > over);
+            let whole = entry.refilled_us.map(|us| time(us).min(end)).filter(|whole| *whole > over);
             let refill =
                 whole.map(|whole| Rectangle::new([(over, low), (whole, high)], color.mix(0.08).filled()));
             std::iter::once(fault).chain(refill)
@@ -242,7 +249,7 @@ fn plot(
             .axis_style(INK)
             .x_labels(ticks)
             .y_labels(grid)
-            .x_label_formatter(&|x| told_time(*x, long))
+            .x_label_formatter(&|x| told_time(*x, name))
             .y_label_formatter(&|y| match axis.log_ms {
                 true => told_ms(*y),
                 false if high >= 10.0 => format!("{y:.0}"),
@@ -272,7 +279,7 @@ fn plot(
 /// Which node is up, and what is done to it.
 fn nodes_plot(report: &Report) -> anyhow::Result<Plot> {
     let count = report.run.nodes.len();
-    let (end, ticks, long) = time_axis(report);
+    let (end, ticks, name) = time_axis(report);
     let up = RGBColor(190, 225, 200);
     let mut svg = String::new();
     {
@@ -290,7 +297,7 @@ fn nodes_plot(report: &Report) -> anyhow::Result<Plot> {
             .axis_style(INK)
             .x_labels(ticks)
             .y_labels(0)
-            .x_label_formatter(&|x| told_time(*x, long))
+            .x_label_formatter(&|x| told_time(*x, name))
             .label_style(("sans-serif", 13).into_font().color(&INK))
             .draw()
             .map_err(drawing)?;
@@ -300,7 +307,8 @@ fn nodes_plot(report: &Report) -> anyhow::Result<Plot> {
             let over = over.max(begin + end / 1100.0).min(end);
             Rectangle::new([(begin, row(node) + low), (over, row(node) + high)], color.filled())
         };
-        let seconds = |us: Micros| us as f64 / 1e6;
+        let (unit, _) = unit(report);
+        let seconds = |us: Micros| us as f64 / unit;
         chart.draw_series((0..count).map(|node| bar(node, 0.0, end, 0.12, 0.48, up))).map_err(drawing)?;
         let down = report.down.iter().map(|down| {
             bar(down.node, seconds(down.begin_us), down.end_us.map_or(end, seconds), 0.12, 0.48, INK)
@@ -335,7 +343,7 @@ mod tests {
     #[test]
     fn labels_have_units() {
         assert_eq!([-1.0, 0.0, 1.0, 3.0, 4.0].map(told_ms), ["0.1 ms", "1 ms", "10 ms", "1 s", "10 s"]);
-        assert_eq!((told_time(90.0, false), told_time(120.0, true)), ("90 s".into(), "2 min".into()));
+        assert_eq!((told_time(90.0, "s"), told_time(2.0, "min")), ("90 s".into(), "2 min".into()));
         assert_eq!(css(RGBColor(1, 16, 255)), "#0110ff");
     }
 }
