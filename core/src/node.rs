@@ -137,6 +137,25 @@ pub(crate) enum ScanFor {
     Fence(FenceScan),
 }
 
+/// How much of a range is read at once, and whether with its values.
+pub(crate) struct PageSize {
+    records_max: usize,
+    bytes_max: usize,
+    heads_only: bool,
+}
+
+impl PageSize {
+    /// Heads alone.
+    pub(crate) fn heads(records_max: usize, bytes_max: usize) -> PageSize {
+        PageSize { records_max, bytes_max, heads_only: true }
+    }
+
+    /// Whole records.
+    pub(crate) fn records(records_max: usize, bytes_max: usize) -> PageSize {
+        PageSize { records_max, bytes_max, heads_only: false }
+    }
+}
+
 /// What a time that has come is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
@@ -575,6 +594,19 @@ impl Node {
         self.next_ticket += 1;
         self.tickets.insert(ticket, purpose);
         ticket
+    }
+
+    /// Asks for the first page of a range: from, inclusive, and to, exclusive.
+    pub(crate) fn scan(
+        &mut self,
+        scan: ScanFor,
+        range: (Bytes, Bytes),
+        page: PageSize,
+        effects: &mut Effects,
+    ) {
+        let ticket = self.ticket(Purpose::Scan(scan));
+        let ((from, to), PageSize { records_max, bytes_max, heads_only }) = (range, page);
+        effects.push(Effect::Scan { ticket, from, to, records_max, bytes_max, heads_only });
     }
 
     /// Those that wait for a write under way.

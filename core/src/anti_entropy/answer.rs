@@ -7,11 +7,10 @@ use super::exchange::{BYTES_MAX, Exchange, KEYS_MAX};
 use super::leaf::{Share, Sum};
 use super::rescans::Then;
 use super::round::{branch_sums, leaf_sums, root_sum};
-use super::slot_work::after;
 use super::take::Whom;
-use crate::event::{Effect, Effects, Record, ScanPage, StorageFailure};
+use crate::event::{Effects, Record, ScanPage, StorageFailure};
 use crate::id::{KeyspaceId, Millis, NodeId, OpId};
-use crate::node::{Node, Purpose, ScanFor};
+use crate::node::{Node, PageSize, ScanFor};
 use crate::ring::Slot;
 use crate::storage_key;
 use crate::version::{Digest, codec};
@@ -155,15 +154,8 @@ impl Node {
         let begun = tree.and_then(|tree| tree.begin_rescan(slot));
         self.anti_entropy.serving += 1;
         let asked = KeysAsked { to, op, keyspace, slot, end: range.1.clone(), begun, theirs };
-        let ticket = self.ticket(Purpose::Scan(ScanFor::Keys(asked)));
-        effects.push(Effect::Scan {
-            ticket,
-            from: range.0,
-            to: range.1,
-            records_max: KEYS_MAX,
-            bytes_max: BYTES_MAX,
-            heads_only: true,
-        });
+        let page = PageSize::heads(KEYS_MAX, BYTES_MAX);
+        self.scan(ScanFor::Keys(asked), (range.0, range.1), page, effects);
         Some(())
     }
 
@@ -205,7 +197,7 @@ impl Node {
                 full |= differs(key, record.head);
             }
             if full {
-                upto = Some(after(&storage_key));
+                upto = Some(storage_key::after(&storage_key));
                 break;
             }
         }
@@ -246,17 +238,10 @@ impl Node {
             return None;
         }
         self.anti_entropy.serving += 1;
-        let (from, end) = (first.0.clone(), after(&last.0));
+        let (from, end) = (first.0.clone(), storage_key::after(&last.0));
         let asked = StatesAsked { to, op, keyspace, keys };
-        let ticket = self.ticket(Purpose::Scan(ScanFor::States(asked)));
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to: end,
-            records_max: KEYS_MAX,
-            bytes_max: BYTES_MAX,
-            heads_only: false,
-        });
+        let page = PageSize::records(KEYS_MAX, BYTES_MAX);
+        self.scan(ScanFor::States(asked), (from, end), page, effects);
         Some(())
     }
 

@@ -16,9 +16,9 @@ use super::exchange::{BYTES_MAX, Exchange, KEYS_MAX};
 use super::leaf::{Share, Sum};
 use super::round::About;
 use super::take::Whom;
-use crate::event::{Effect, Effects, Record, ScanPage, StorageFailure};
+use crate::event::{Effects, Record, ScanPage, StorageFailure};
 use crate::id::{Millis, OpId};
-use crate::node::{Node, Purpose, ScanFor};
+use crate::node::{Node, PageSize, ScanFor};
 use crate::ring::Slot;
 use crate::storage_key;
 use crate::version::{Digest, codec};
@@ -85,16 +85,8 @@ impl Node {
             return;
         };
         let (from, to) = (work.from.clone(), work.end.clone());
-        let ticket = self.ticket(Purpose::Scan(ScanFor::Work { id, scan: WorkScan::Heads }));
-        let heads_only = true;
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to,
-            records_max: KEYS_MAX,
-            bytes_max: BYTES_MAX,
-            heads_only,
-        });
+        let page = PageSize::heads(KEYS_MAX, BYTES_MAX);
+        self.scan(ScanFor::Work { id, scan: WorkScan::Heads }, (from, to), page, effects);
     }
 
     /// A page for a slot's work has come.
@@ -216,16 +208,13 @@ impl Node {
         match work.runs.front() {
             Some(run) if run.is_own => {
                 let from = run.keys.front().map(|(storage_key, _)| storage_key.clone()).unwrap_or_default();
-                let to = run.keys.back().map(|(storage_key, _)| after(storage_key)).unwrap_or_default();
-                let ticket = self.ticket(Purpose::Scan(ScanFor::Work { id, scan: WorkScan::States }));
-                effects.push(Effect::Scan {
-                    ticket,
-                    from,
-                    to,
-                    records_max: KEYS_MAX,
-                    bytes_max: BYTES_MAX,
-                    heads_only: false,
-                });
+                let to = run
+                    .keys
+                    .back()
+                    .map(|(storage_key, _)| storage_key::after(storage_key))
+                    .unwrap_or_default();
+                let page = PageSize::records(KEYS_MAX, BYTES_MAX);
+                self.scan(ScanFor::Work { id, scan: WorkScan::States }, (from, to), page, effects);
             }
             Some(run) => {
                 let keys = run.keys.iter().map(|(_, key)| key.clone()).collect();
@@ -312,14 +301,6 @@ impl Node {
             pass.works.remove(&id);
         }
     }
-}
-
-/// The least storage key above one.
-pub(super) fn after(storage_key: &Bytes) -> Bytes {
-    let mut next = Vec::with_capacity(storage_key.len() + 1);
-    next.extend_from_slice(storage_key);
-    next.push(0);
-    next.into()
 }
 
 /// Keys at their places among own keys, in stretches that are read at once.

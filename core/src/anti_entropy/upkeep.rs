@@ -9,7 +9,7 @@ use super::tree::{LeafWrite, Settled, Tree};
 use crate::event::{Durability, Effect, Effects, Notice, ScanPage, StorageFailure, WriteOp};
 use crate::id::{KeyspaceId, Millis};
 use crate::mutant::Mutant;
-use crate::node::{Node, Purpose, ScanFor, Timer};
+use crate::node::{Node, PageSize, Purpose, ScanFor, Timer};
 use crate::ring::Slot;
 use crate::storage_key;
 use crate::target::Target;
@@ -107,15 +107,8 @@ impl Node {
     }
 
     fn scan_leaves(&mut self, from: Bytes, to: Bytes, effects: &mut Effects) {
-        let ticket = self.ticket(Purpose::Scan(ScanFor::Leaves { to: to.clone() }));
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to,
-            records_max: PAGE_RECORDS,
-            bytes_max: PAGE_BYTES,
-            heads_only: true,
-        });
+        let page = PageSize::heads(PAGE_RECORDS, PAGE_BYTES);
+        self.scan(ScanFor::Leaves { to: to.clone() }, (from, to), page, effects);
     }
 
     /// Some leaves have come.
@@ -186,15 +179,8 @@ impl Node {
 
     fn rescan_from(&mut self, from: Bytes, rescan: Rescan, effects: &mut Effects) {
         let to = rescan.to.clone();
-        let ticket = self.ticket(Purpose::Scan(ScanFor::Leaf(rescan)));
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to,
-            records_max: PAGE_RECORDS,
-            bytes_max: PAGE_BYTES,
-            heads_only: true,
-        });
+        let page = PageSize::heads(PAGE_RECORDS, PAGE_BYTES);
+        self.scan(ScanFor::Leaf(rescan), (from, to), page, effects);
     }
 
     /// Some keys of a slot have come.

@@ -8,9 +8,9 @@ use super::index::{Noted, Place};
 use super::message::{Fate, KEYS_MAX, Subject};
 use super::owner::Stage;
 use crate::catalog::KeyspaceEntry;
-use crate::event::{Effect, Effects, ScanPage, StorageFailure};
+use crate::event::{Effects, ScanPage, StorageFailure};
 use crate::id::{KeyspaceId, Millis};
-use crate::node::{Node, Purpose, ScanFor};
+use crate::node::{Node, PageSize, ScanFor};
 use crate::ring::Slot;
 use crate::storage_key;
 use crate::target::Target;
@@ -105,15 +105,8 @@ impl Node {
             looking.pages += 1;
         }
         let to = storage_key::object_range(place.0, place.1).1;
-        let ticket = self.ticket(Purpose::Scan(ScanFor::Fence(FenceScan::Slot(place.0, place.1))));
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to,
-            records_max: PAGE_RECORDS_MAX,
-            bytes_max: PAGE_BYTES_MAX,
-            heads_only: true,
-        });
+        let page = PageSize::heads(PAGE_RECORDS_MAX, PAGE_BYTES_MAX);
+        self.scan(ScanFor::Fence(FenceScan::Slot(place.0, place.1)), (from, to), page, effects);
     }
 
     /// The batch is as large as it gets.
@@ -241,15 +234,8 @@ impl Node {
         let from = walk.from.clone().unwrap_or_else(|| storage_key::object_range(keyspace, Slot(0)).0);
         let to = storage_key::object_range(keyspace, Slot(u16::MAX)).1;
         self.fence.booting = true;
-        let ticket = self.ticket(Purpose::Scan(ScanFor::Fence(FenceScan::Boot(keyspace))));
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to,
-            records_max: BOOT_RECORDS_MAX,
-            bytes_max: BOOT_BYTES_MAX,
-            heads_only: true,
-        });
+        let page = PageSize::heads(BOOT_RECORDS_MAX, BOOT_BYTES_MAX);
+        self.scan(ScanFor::Fence(FenceScan::Boot(keyspace)), (from, to), page, effects);
     }
 
     fn boot_scanned(&mut self, now: Millis, keyspace: KeyspaceId, result: Result<ScanPage, StorageFailure>) {

@@ -19,7 +19,7 @@ use crate::event::{Durability, Effect, Effects, Notice, Record, ScanPage, Storag
 use crate::id::{Millis, NodeId, OpId};
 use crate::message::{Message, Refusal};
 use crate::mutant::Mutant;
-use crate::node::{Node, Purpose, ScanFor, Timer};
+use crate::node::{Node, PageSize, Purpose, ScanFor, Timer};
 use crate::storage_key;
 use crate::target::Target;
 use crate::version::codec;
@@ -243,9 +243,8 @@ impl Node {
             shelf.page_begins();
         }
         let (_, to) = storage_key::hints(target);
-        let ticket = self.ticket(Purpose::Scan(ScanFor::HintsHome(target)));
-        let (records_max, bytes_max) = (PAGE_RECORDS_MAX, PAGE_BYTES_MAX);
-        effects.push(Effect::Scan { ticket, from, to, records_max, bytes_max, heads_only: false });
+        let page = PageSize::records(PAGE_RECORDS_MAX, PAGE_BYTES_MAX);
+        self.scan(ScanFor::HintsHome(target), (from, to), page, effects);
     }
 
     /// A page of hints has come.

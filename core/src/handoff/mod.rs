@@ -26,7 +26,7 @@ pub(crate) use shelf::HintId;
 
 use crate::event::{Effect, Effects, Record, ScanPage, StorageFailure};
 use crate::id::{Millis, NodeId, OpId};
-use crate::node::{Node, Purpose, ScanFor};
+use crate::node::{Node, PageSize, ScanFor};
 use crate::storage_key;
 use crate::target::Target;
 use bytes::Bytes;
@@ -144,9 +144,8 @@ impl Node {
         let (first, to) = storage_key::hints_all();
         let from = from.unwrap_or(first);
         self.hints.is_counting = true;
-        let ticket = self.ticket(Purpose::Scan(ScanFor::HintCount));
-        let (records_max, bytes_max) = (COUNT_RECORDS_MAX, COUNT_BYTES_MAX);
-        effects.push(Effect::Scan { ticket, from, to, records_max, bytes_max, heads_only: true });
+        let page = PageSize::heads(COUNT_RECORDS_MAX, COUNT_BYTES_MAX);
+        self.scan(ScanFor::HintCount, (from, to), page, effects);
     }
 
     /// A page of heads has come.

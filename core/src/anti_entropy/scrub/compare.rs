@@ -13,7 +13,7 @@ use super::replace::Reason;
 use crate::event::{Effect, Effects, Notice, ScanPage, StorageFailure};
 use crate::id::{KeyspaceId, Millis, NodeId};
 use crate::message::Message;
-use crate::node::{Node, Purpose, ScanFor};
+use crate::node::{Node, PageSize, ScanFor};
 use crate::storage_key;
 use crate::target::Target;
 use crate::version::{Digest, Kind, codec};
@@ -61,15 +61,8 @@ impl Node {
 
     fn read_compared(&mut self, from: Bytes, comparing: Comparing, effects: &mut Effects) {
         let to = comparing.to.clone();
-        let ticket = self.ticket(Purpose::Scan(ScanFor::ScrubCompare(Box::new(comparing))));
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to,
-            records_max: PAGE_RECORDS,
-            bytes_max: PAGE_BYTES,
-            heads_only: true,
-        });
+        let page = PageSize::heads(PAGE_RECORDS, PAGE_BYTES);
+        self.scan(ScanFor::ScrubCompare(Box::new(comparing)), (from, to), page, effects);
     }
 
     /// Own heads have come.

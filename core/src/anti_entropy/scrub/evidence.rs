@@ -9,7 +9,7 @@
 
 use crate::event::{Durability, Effect, Effects, Record, ScanPage, StorageFailure, WriteOp};
 use crate::id::{Millis, NodeId};
-use crate::node::{Node, Purpose, ScanFor};
+use crate::node::{Node, PageSize, Purpose, ScanFor};
 use crate::storage_key;
 use crate::version::{Digest, codec};
 use crate::wire::{Malformed, Reader, Writer};
@@ -79,15 +79,8 @@ impl Node {
     /// Reads how much there is.
     pub(super) fn count_evidence(&mut self, effects: &mut Effects) {
         let (from, to) = storage_key::evidences();
-        let ticket = self.ticket(Purpose::Scan(ScanFor::Evidence));
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to,
-            records_max: 2 * EVIDENCE_MAX,
-            bytes_max: 1 << 20,
-            heads_only: true,
-        });
+        let page = PageSize::heads(2 * EVIDENCE_MAX, 1 << 20);
+        self.scan(ScanFor::Evidence, (from, to), page, effects);
     }
 
     /// What is there already counts against the bound.

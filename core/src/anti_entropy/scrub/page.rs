@@ -9,7 +9,7 @@ use super::replace::Reason;
 use crate::event::{Effect, Effects, Notice, ScanPage, StorageFailure};
 use crate::id::{KeyspaceId, Millis, NodeId};
 use crate::message::Message;
-use crate::node::{Node, Purpose, ScanFor};
+use crate::node::{Node, PageSize, ScanFor};
 use crate::ring::Slot;
 use crate::storage_key;
 use crate::target::Target;
@@ -42,15 +42,8 @@ impl Node {
     pub(super) fn read_scrub_page(&mut self, effects: &mut Effects) {
         let Some(pass) = self.anti_entropy.scrub.pass.as_ref() else { return };
         let (keyspace, from, to) = (pass.keyspace, pass.cursor.clone(), pass.to.clone());
-        let ticket = self.ticket(Purpose::Scan(ScanFor::Scrub(ScrubPage { keyspace, from: from.clone() })));
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to,
-            records_max: PAGE_RECORDS,
-            bytes_max: PAGE_BYTES,
-            heads_only: false,
-        });
+        let page = PageSize::records(PAGE_RECORDS, PAGE_BYTES);
+        self.scan(ScanFor::Scrub(ScrubPage { keyspace, from: from.clone() }), (from, to), page, effects);
     }
 
     /// A page of own records has come.

@@ -17,7 +17,7 @@ use crate::anti_entropy::TreeWrite;
 use crate::anti_entropy::leaf::LeafRecord;
 use crate::event::{Durability, Effect, Effects, Record, ScanPage, StorageFailure, WriteOp};
 use crate::id::{KeyspaceId, Millis, NodeId, OpId};
-use crate::node::{Node, Purpose, ScanFor};
+use crate::node::{Node, PageSize, Purpose, ScanFor};
 use crate::ring::Slot;
 use crate::storage_key;
 use crate::target::Target;
@@ -146,15 +146,8 @@ impl Node {
             self.anti_entropy.scrub.damaged.add((from, to), now.after(self.scrub_look_ms()));
             return false;
         }
-        let ticket = self.ticket(Purpose::Scan(ScanFor::Damage));
-        effects.push(Effect::Scan {
-            ticket,
-            from: from.clone(),
-            to: to.clone(),
-            records_max: 1,
-            bytes_max: 1,
-            heads_only: true,
-        });
+        let page = PageSize::heads(1, 1);
+        self.scan(ScanFor::Damage, (from.clone(), to.clone()), page, effects);
         self.anti_entropy.scrub.refill = Some(Refill {
             keyspace,
             cursor: from.clone(),

@@ -9,7 +9,7 @@ use super::message::Check;
 use crate::event::{Durability, Effect, Effects, Record, ScanPage, StorageFailure, WriteOp};
 use crate::id::{KeyspaceId, Millis, NodeId, OpId};
 use crate::message::Message;
-use crate::node::{Node, Purpose, ScanFor};
+use crate::node::{Node, PageSize, Purpose, ScanFor};
 use crate::replica::Job;
 use crate::storage_key;
 use crate::target::Target;
@@ -126,15 +126,8 @@ impl Node {
             return;
         }
         self.anti_entropy.scrub.serving += 1;
-        let ticket = self.ticket(Purpose::Scan(ScanFor::ScrubFetch(Serving { peer, op })));
-        effects.push(Effect::Scan {
-            ticket,
-            from,
-            to,
-            records_max: PAGE_RECORDS,
-            bytes_max: PAGE_BYTES,
-            heads_only: false,
-        });
+        let page = PageSize::records(PAGE_RECORDS, PAGE_BYTES);
+        self.scan(ScanFor::ScrubFetch(Serving { peer, op }), (from, to), page, effects);
     }
 
     /// The page that a peer wants has been read.
