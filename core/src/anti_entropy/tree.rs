@@ -169,6 +169,11 @@ impl Tree {
         leaf.under_way -= 1;
     }
 
+    /// Whether nothing was ever written or read of it, nor of those beside it.
+    pub(crate) fn is_blank(&self, slot: Slot) -> bool {
+        self.leaf(slot).is_none()
+    }
+
     /// The sum is not trusted any more.
     pub(crate) fn doubt(&mut self, slot: Slot) {
         let (leaf, whole) = self.leaf_mut(slot);

@@ -146,12 +146,15 @@ impl Node {
     /// Leaves whose records cannot be read: of all keyspaces that there are. Answers their storage keys.
     pub(super) fn doubt_leaves(&mut self, from: &Bytes, to: &Bytes) -> Vec<Bytes> {
         let mut doubted = Vec::new();
+        let loaded = self.anti_entropy.loaded;
         let keyspaces: Vec<KeyspaceId> = self.keyspaces.catalog().keyspaces.values().map(|k| k.id).collect();
         for keyspace in keyspaces {
             let tree = self.anti_entropy.trees.entry(keyspace).or_insert_with(Tree::new);
             for slot in Slot::all() {
                 let key = storage_key::leaf(keyspace, slot);
-                if (from..to).contains(&&key) {
+                // Once all were read, those of which nothing is known have nothing to lose.
+                let may_be_lost = !(loaded && tree.is_blank(slot));
+                if may_be_lost && (from..to).contains(&&key) {
                     tree.doubt(slot);
                     doubted.push(key);
                 }

@@ -234,3 +234,17 @@ fn damaged_leaves_turn_stale_and_their_range_is_given_up() {
     let record = crate::anti_entropy::leaf::LeafRecord::decode(&cluster.disks[0][&leaf]).unwrap();
     assert!(record.stale || cluster.nodes[0].leaf(keyspace, slot).is_some());
 }
+
+#[test]
+fn of_leaves_that_no_key_ever_had_nothing_is_lost() {
+    let (mut cluster, _) = cluster(Policy::Siblings);
+    let range = storage_key::derived();
+    cluster.disks[0].retain(|key, _| !(range.0 <= *key && *key < range.1));
+    cluster.damage[0].push(range.clone());
+    cluster.queue.push_back((0, Event::Damaged { ranges: vec![range] }));
+    cluster.run();
+    (0..5).for_each(|_| cluster.pass(1_000));
+    assert_eq!(cluster.damage[0], []);
+    // Those of the key's branch, of 256.
+    assert_eq!(cluster.disks[0].keys().filter(|key| storage_key::parse_leaf(key).is_some()).count(), 256);
+}
