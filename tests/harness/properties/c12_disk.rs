@@ -70,12 +70,19 @@ impl Promises {
     }
 
     /// What is read from the disk again covers what was promised.
-    pub fn kept(&self, name: &str, read: impl Fn(&Bytes) -> Result<Option<Record>, String>) -> Check {
+    /// Where bits have rotted, an error is honest.
+    pub fn kept(
+        &self,
+        name: &str,
+        is_rotten: bool,
+        read: impl Fn(&Bytes) -> Result<Option<Record>, String>,
+    ) -> Check {
         for (key, fragments) in &self.held {
             let promised = fold::fold(key, fragments).and_then(|record| codec::state(&record));
             let Ok(promised) = promised else { continue };
             let found = match read(key) {
                 Ok(found) => found,
+                Err(_) if is_rotten => continue,
                 Err(error) => return broken("C12", format!("{name} cannot read {key:?} again: {error}")),
             };
             let state = match found.map(|record| codec::state(&record)) {

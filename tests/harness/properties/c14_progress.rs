@@ -27,8 +27,10 @@ pub fn on_clients(now_us: u64) -> Check {
 }
 
 /// A client of a healthy cluster was told of a problem.
-pub fn on_problem_in_health(op: usize, problem: &Problem) -> Check {
+pub fn on_problem_in_health(op: usize, problem: &Problem, is_rotten: bool) -> Check {
     match problem {
+        // Rot is found and repaired in its own time.
+        Problem::Storage { .. } | Problem::Uncertain { .. } if is_rotten => Ok(()),
         Problem::NotEnoughReplicas { .. }
         | Problem::Uncertain { .. }
         | Problem::Overloaded { .. }

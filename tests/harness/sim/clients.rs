@@ -272,7 +272,8 @@ impl World {
             Outcome::Queried(reply) => self.on_queried(op, begun_us, &reply)?,
             Outcome::Failed(problem) => {
                 if self.attempts[ticket.0 as usize].begun_in_health {
-                    c14_progress::on_problem_in_health(op, &problem)?;
+                    let is_rotten = self.coverage.contains_key("fault BitRot");
+                    c14_progress::on_problem_in_health(op, &problem, is_rotten)?;
                 }
                 self.attempts[ticket.0 as usize].told = told.map(|outcome| (outcome, None));
                 let unknown = self.on_failed(op, &problem)?;

@@ -53,11 +53,13 @@ pub enum FaultKind {
     SilentOneWay,
     /// A disk is copied; later its machine comes back with that copy. Under the same rule as a lost one.
     RolledBackDisk,
+    /// A bit of a table on disk is another one. Under the same rule.
+    BitRot,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 19] = [
+    pub const ALL: [FaultKind; 20] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::Blackout,
@@ -77,6 +79,7 @@ impl FaultKind {
         FaultKind::PluginOutage,
         FaultKind::SilentOneWay,
         FaultKind::RolledBackDisk,
+        FaultKind::BitRot,
     ];
 
     /// Its bit in `Options::faults`.
@@ -94,6 +97,7 @@ impl FaultKind {
 pub(super) enum Undo {
     Restart { node: usize },
     RejoinEmpty { node: usize, boot: u64 },
+    Verify { node: usize },
     Resume { node: usize },
     PowerLoss { node: usize },
     Mend { links: Vec<(usize, usize)> },
@@ -241,6 +245,7 @@ impl World {
                 self.schedule(lasts, Due::Undo(Undo::Mend { links: vec![(node, peer)] }));
             }
             FaultKind::RolledBackDisk => self.roll_back(node, lasts),
+            FaultKind::BitRot => self.rot(node),
             FaultKind::PluginOutage => {
                 self.strike(kind, node, lasts);
                 self.plugins_out = true;
@@ -268,12 +273,13 @@ impl World {
         self.die(node, "KI", None);
         if let Some(copy) = self.machines[node].old_disk.take() {
             self.machines[node].replace_disk(copy, true);
+            self.suspect_rot(node);
         }
         self.history.losses.disk_lost(self.now_us, node);
         self.schedule(lasts, Due::Undo(Undo::Restart { node }));
     }
 
-    /// A node has found that its disk is not to be used: its machine gets an empty one.
+    /// A disk is not to be used, as its node has found or its operator: its machine gets an empty one.
     pub(super) fn rejoin_empty(&mut self, node: usize) -> Check {
         if self.machines[node].process.is_some() {
             self.count("rejoined empty");
@@ -294,8 +300,9 @@ impl World {
     }
 
     /// Whether a disk may be lost: none was, or all replicas were equal since.
-    fn may_lose_a_disk(&mut self) -> bool {
-        if self.history.losses.is_short_of_a_copy() && self.is_whole() {
+    pub(super) fn may_lose_a_disk(&mut self) -> bool {
+        let is_sound = self.machines.iter().all(|machine| machine.rot.is_none());
+        if self.history.losses.is_short_of_a_copy() && is_sound && self.is_whole() {
             self.history.losses.repaired(self.now_us);
         }
         !self.history.losses.is_short_of_a_copy()
@@ -306,7 +313,7 @@ impl World {
         self.machines.iter().filter(|machine| machine.disk_full).count() < (self.machines.len() - 1) / 2
     }
 
-    fn strike(&mut self, kind: FaultKind, node: usize, number: u64) {
+    pub(super) fn strike(&mut self, kind: FaultKind, node: usize, number: u64) {
         self.count(&format!("fault {kind:?}"));
         self.trace.note(self.now_us, "**", [kind as u64, node as u64, number], || {
             format!("{kind:?} n{node} ({number})")
@@ -346,6 +353,7 @@ impl World {
                     return self.rejoin_empty(node);
                 }
             }
+            Undo::Verify { node } => return self.verify(node),
             Undo::Resume { node } => self.resume(node),
             Undo::PowerLoss { node } => {
                 if self.trouble && self.machines[node].process.is_some() {

@@ -6,6 +6,7 @@
 
 use super::bug::Bug;
 use super::options::Options;
+use super::rot::Rot;
 use crate::properties::c12_disk::Promises;
 use crate::properties::{Check, broken};
 use bytes::Bytes;
@@ -47,8 +48,8 @@ pub(super) struct Machine {
     pub(super) old_disk: Option<SimFs>,
     /// Its disk is an old copy: it has to notice, or to do no harm.
     pub(super) is_rolled_back: bool,
-    /// Bits of its disk have changed by themselves.
-    pub(super) is_rotten: bool,
+    /// Bits of its disk have changed by themselves, or may have.
+    pub(super) rot: Option<Rot>,
     /// What storage said is on its disk.
     pub(super) promises: Promises,
     /// Told at the last boot.
@@ -149,7 +150,7 @@ impl Machine {
             tripwire: None,
             old_disk: None,
             is_rolled_back: false,
-            is_rotten: false,
+            rot: None,
             promises: Promises::default(),
             last_actor: None,
         }
@@ -241,13 +242,13 @@ impl Machine {
         assert!(self.process.is_none(), "nobody uses the disk");
         self.fs = disk;
         self.promises = Promises::default();
-        (self.is_rolled_back, self.is_rotten) = (is_rolled_back, false);
+        (self.is_rolled_back, self.rot) = (is_rolled_back, None);
     }
 
     /// C12, of a running process.
     pub(super) fn promises_are_kept(&self) -> Check {
         let Some(process) = &self.process else { return Ok(()) };
-        self.promises.kept(&self.name, |key| {
+        self.promises.kept(&self.name, self.rot.is_some(), |key| {
             let found = process.db.get(key).map_err(|error| error.to_string())?;
             Ok(found.as_ref().map(to_core))
         })
@@ -266,6 +267,7 @@ impl Machine {
         match &self.process {
             Some(process) => match process.db.get(storage_key) {
                 Ok(found) => decoded(found?),
+                Err(Error::Corruption { .. } | Error::Fold { .. }) => None,
                 // Poisoned, and about to die of it.
                 Err(_) => self.state_after_power_loss(options, storage_key, 0),
             },
@@ -283,6 +285,7 @@ impl Machine {
         match &self.process {
             Some(process) => match kept(&process.db, storage_key, targets) {
                 Ok(found) => found,
+                Err(Error::Corruption { .. } | Error::Fold { .. }) => None,
                 Err(_) => self.kept_after_power_loss(options, storage_key, targets, 0),
             },
             None => self.kept_after_power_loss(options, storage_key, targets, 0),
@@ -312,11 +315,16 @@ impl Machine {
 
     /// C12, of a disk after a power loss.
     pub(super) fn promises_survive(&self, options: &Options, seed: u64) -> Check {
-        let Some(db) = self.open_after_power_loss(options, seed) else {
+        let opened = self.open_after_power_loss(options, seed);
+        if opened.is_none() && self.rot.is_some() {
+            return Ok(());
+        }
+        let Some(db) = opened else {
             return broken("C12", format!("the disk of {} does not open after a power loss", self.name));
         };
-        self.promises
-            .kept(&self.name, |key| Ok(db.get(key).map_err(|error| error.to_string())?.as_ref().map(to_core)))
+        self.promises.kept(&self.name, self.rot.is_some(), |key| {
+            Ok(db.get(key).map_err(|error| error.to_string())?.as_ref().map(to_core))
+        })
     }
 
     fn open_after_power_loss(&self, options: &Options, seed: u64) -> Option<Db> {

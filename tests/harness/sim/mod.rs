@@ -22,6 +22,7 @@ mod network;
 pub mod options;
 pub mod plugins;
 mod presence;
+mod rot;
 pub mod run;
 pub mod script;
 pub mod seeds;

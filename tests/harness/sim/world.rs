@@ -332,6 +332,10 @@ impl World {
                 self.schedule(later, Due::Undo(Undo::Restart { node }));
                 Ok(())
             }
+            Err(BootFailure::Damaged(_)) if self.machines[node].rot.is_some() => {
+                self.count("too rotten to start");
+                self.rejoin_empty(node)
+            }
             Err(BootFailure::Damaged(what)) => {
                 Err(Violation { property: "C12", text: format!("{name} does not start again: {what}") })
             }
