@@ -1,46 +1,40 @@
-//! Accepting connections: bounded in number, with TCP_NODELAY on each.
+//! Accepting connections: bounded in number.
 //!
-//! In: a bound listener. Out: a stream of sockets for tonic. The flag of tonic's own builder does
-//! nothing for sockets that come by such a stream, and without it a get takes 40 ms and more; a
-//! test watches that. Absent: TLS.
+//! In: a bound listener. Out: a stream of sockets for tonic. Absent: TLS.
 
 use crate::metrics::Metrics;
+use crate::surroundings::Network;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// Pause after an accept that failed for want of something, such as file descriptors.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// Sockets from `listener`, `connections_max` open at a time, further ones unaccepted. Ends when
 /// the stream is dropped.
-pub(crate) fn incoming(
-    listener: TcpListener,
+pub(crate) fn incoming<N: Network>(
+    listener: N::Listener,
     connections_max: usize,
     metrics: Arc<Metrics>,
-) -> impl Stream<Item = io::Result<Socket>> {
+) -> impl Stream<Item = io::Result<Socket<N::Socket>>> {
     let (sockets, stream) = mpsc::channel(1);
     tokio::spawn(async move {
         let slots = Arc::new(Semaphore::new(connections_max));
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = N::accept(&listener) => accepted,
                 () = sockets.closed() => return,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "a connection was gone before it was accepted");
-                        continue;
-                    }
+                Ok(stream) => {
                     metrics.connections.add(1);
                     if sockets.send(Ok(Socket { stream, _slot: slot })).await.is_err() {
                         return;
@@ -57,20 +51,20 @@ pub(crate) fn incoming(
 }
 
 /// An accepted connection, and its place among those that may be open.
-pub(crate) struct Socket {
-    stream: TcpStream,
+pub(crate) struct Socket<S> {
+    stream: S,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Connected for Socket {
-    type ConnectInfo = TcpConnectInfo;
+impl<S: Connected> Connected for Socket<S> {
+    type ConnectInfo = S::ConnectInfo;
 
-    fn connect_info(&self) -> TcpConnectInfo {
+    fn connect_info(&self) -> S::ConnectInfo {
         self.stream.connect_info()
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -80,7 +74,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! In reading order: [`Config`] (what an operator says) · `run` (start and stop, in order) ·
-//! `driver` (the hall) · `store`, `resolve`, `peers`, `grpc` (what surrounds it) · `accept`,
-//! `clock`, `metrics`, `telemetry`.
+//! `driver` (the hall) · `store`, `resolve`, `peers`, `grpc` (what surrounds it) · `surroundings`
+//! (what all of it stands on) · `accept`, `clock`, `metrics`, `telemetry`.
 //!
 //! In: a configuration. Out: a node that serves until it is told to stop. Absent on purpose: any
 //! decision about keys, replicas or conflicts; that is `merganser-core`'s.
@@ -27,6 +27,7 @@ mod resolve;
 mod run;
 mod set_aside;
 mod store;
+mod surroundings;
 mod telemetry;
 mod verify;
 
@@ -34,4 +35,5 @@ pub use config::{
     Cluster, Config, ConfigError, KEYS, Key, Limits, Listen, Log, LogFormat, Member, Node, Secret, Storage,
 };
 pub use error::Error;
-pub use run::{Running, serve, start};
+pub use run::{Running, run_within, serve, start};
+pub use surroundings::{Network, Surroundings};

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! In: a checked configuration. Out: a node on a thread of its own, with a runtime of its own on
-//! which all of its services run: one thread, so that the driver finds many inputs a turn. Absent: what it serves.
+//! which all of its services run: one thread, so that the driver finds many inputs a turn; or, for tests,
+//! on the caller's. Absent: what it serves.
 
 use crate::accept;
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::peers::{self, Credentials, Peers};
 use crate::resolve::{self, Plugins};
 use crate::set_aside;
 use crate::store::{self, Commits, CoreFold, Readers};
+use crate::surroundings::{Network, Surroundings, Tcp, system_wall};
 use crate::telemetry;
 use crate::verify::Verifier;
 use merganser_core::Node;
@@ -30,14 +32,15 @@ use merganser_core::id::NodeId;
 use merganser_core::storage_key;
 use merganser_proto::v1::TopologyReply;
 use merganser_storage::fs::os::OsFs;
-use merganser_storage::{Db, Durability};
+use merganser_storage::{Background, Db, Durability};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic_health::ServingStatus;
 
@@ -115,57 +118,28 @@ pub fn start(config: Config) -> Result<Running, Error> {
     let clients = listen("clients", "client", config.client_address()?)?;
     let peers = listen("peers", "peer", config.peer_address()?)?;
     let (client_address, peer_address) = (clients.local_addr()?, peers.local_addr()?);
-    let (door, inputs) = Door::new();
-    let metrics = Arc::new(Metrics::default());
-
     if let Some(aside) = set_aside::finish(&config.storage.dir)? {
         tracing::warn!(aside = %aside.display(), "finished_setting_aside");
     }
-    let sink = Arc::new(Commits(door.clone()));
-    let options = store::options(&config.storage);
-    let (db, recovery) = Db::open(Arc::new(OsFs), &config.storage.dir, options, Arc::new(CoreFold), sink)?;
-    tracing::info!(dir = %config.storage.dir.display(), ?recovery, "storage_opened");
-    let node = boot(&config, &db)?;
-
-    let plugin_bytes_max = (config.limits.plugin_queue_mb << 20) as usize;
-    let plugins = Plugins::start(config.limits.plugin_threads, plugin_bytes_max, &door, &metrics)?;
-    let readers = Readers::start(config.storage.read_threads, &db, &door)?;
-    let verifier = Verifier::start(&db, &door, config.repair.scrub_mb_per_s << 20)?;
-    let directory = Arc::new(Directory::new(&config, node.ring()));
-    let (topology, topology_seen) = watch::channel(Arc::new(TopologyReply::default()));
-    let host = plugins.host();
-    let driver = Driver {
-        node,
-        db: db.clone(),
-        readers,
-        _verifier: verifier,
-        plugins,
-        directory: Arc::clone(&directory),
-        topology,
-        metrics: Arc::clone(&metrics),
-        clock: Clock::new(config.node.clock_offset_ms),
-        under_way: UnderWay::default(),
-    };
-
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let surroundings = {
+        let _within = runtime.enter();
+        Surroundings {
+            network: Tcp,
+            clients: tokio::net::TcpListener::from_std(clients)?,
+            peers: tokio::net::TcpListener::from_std(peers)?,
+            files: Arc::new(OsFs),
+            wall: system_wall,
+            seed: StdRng::from_os_rng().random(),
+        }
+    };
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel();
-    let parts = Parts {
-        config,
-        clients,
-        peers,
-        door,
-        inputs,
-        metrics,
-        directory,
-        topology: topology_seen,
-        host,
-        driver,
-        db,
-    };
-    let name = format!("node-{}", parts.config.node.name);
+    let name = format!("node-{}", config.node.name);
+    let background = store::threads(&config.storage);
+    let parts = Parts::assemble(config, surroundings, background)?;
     let thread = std::thread::Builder::new().name(name).spawn(move || {
-        let result = parts.run(&runtime, stopped);
+        let result = runtime.block_on(parts.run(stopped, set_aside::set_aside));
         drop(end);
         // Tasks that still wait for something are dropped here.
         runtime.shutdown_background();
@@ -173,6 +147,24 @@ pub fn start(config: Config) -> Result<Running, Error> {
     })?;
     tracing::info!(clients = %client_address, peers = %peer_address, "ready");
     Ok(Running { client_address, peer_address, stop: Some(stop), ended, thread: Some(thread) })
+}
+
+/// A node on the caller's runtime, in surroundings of his making, until `stop` is sent or dropped: for
+/// tests. Its disk has no threads, so that nothing of it runs but what the runtime polls; only plugins
+/// have threads, and they rest while no keyspace has a plugin. What it spawned ends with the runtime.
+///
+/// After [`Error::SetAside`] the caller must not use the files again.
+pub async fn run_within<N: Network>(
+    config: Config,
+    surroundings: Surroundings<N>,
+    stop: oneshot::Receiver<()>,
+) -> Result<(), Error> {
+    config.check()?;
+    let parts = Parts::assemble(config, surroundings, Background::Stepped)?;
+    let work = tokio::spawn(store::work_off(parts.db.clone()));
+    let result = parts.run(stop, |dir| Ok(dir.to_owned())).await;
+    work.abort();
+    result
 }
 
 fn listen(what: &'static str, key: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
@@ -184,8 +176,7 @@ fn listen(what: &'static str, key: &'static str, address: SocketAddr) -> Result<
 }
 
 /// Who this node is and what it knew: read from disk, and synced before anything is served.
-fn boot(config: &Config, db: &Db) -> Result<Node, Error> {
-    let mut random = StdRng::from_os_rng();
+fn boot(config: &Config, db: &Db, random: &mut StdRng) -> Result<Node, Error> {
     let identity = db.get(&storage_key::identity())?.map(store::to_core);
     let (identity, op) = boot::begin(identity.as_ref(), random.random(), random.random());
     db.write(vec![store::op(op)], Durability::Sync)?;
@@ -230,10 +221,12 @@ fn boot(config: &Config, db: &Db) -> Result<Node, Error> {
 }
 
 /// Everything of a node that is about to serve.
-struct Parts {
+struct Parts<N: Network> {
     config: Config,
-    clients: TcpListener,
-    peers: TcpListener,
+    network: N,
+    clients: N::Listener,
+    peers: N::Listener,
+    random: StdRng,
     door: Door,
     inputs: mpsc::UnboundedReceiver<Input>,
     metrics: Arc<Metrics>,
@@ -244,33 +237,93 @@ struct Parts {
     db: Db,
 }
 
-impl Parts {
-    fn run(self, runtime: &Runtime, stop: oneshot::Receiver<()>) -> Result<(), Error> {
+impl<N: Network> Parts<N> {
+    fn assemble(
+        config: Config,
+        surroundings: Surroundings<N>,
+        background: Background,
+    ) -> Result<Parts<N>, Error> {
+        let Surroundings { network, clients, peers, files, wall, seed } = surroundings;
+        let mut random = StdRng::from_seed(seed);
+        let (door, inputs) = Door::new();
+        let metrics = Arc::new(Metrics::default());
+
+        let sink = Arc::new(Commits(door.clone()));
+        let options = store::options(&config.storage, background);
+        let (db, recovery) = Db::open(files, &config.storage.dir, options, Arc::new(CoreFold), sink)?;
+        tracing::info!(dir = %config.storage.dir.display(), ?recovery, "storage_opened");
+        let node = boot(&config, &db, &mut random)?;
+
+        let plugin_bytes_max = (config.limits.plugin_queue_mb << 20) as usize;
+        let plugins = Plugins::start(config.limits.plugin_threads, plugin_bytes_max, &door, &metrics)?;
+        let (readers, verifier) = match background {
+            Background::Threads { .. } => (
+                Readers::start(config.storage.read_threads, &db, &door)?,
+                Some(Verifier::start(&db, &door, config.repair.scrub_mb_per_s << 20)?),
+            ),
+            Background::Stepped => (Readers::Inline { db: db.clone(), door: door.clone() }, None),
+        };
+        let directory = Arc::new(Directory::new(&config, node.ring()));
+        let (topology, topology_seen) = watch::channel(Arc::new(TopologyReply::default()));
+        let host = plugins.host();
+        let driver = Driver {
+            node,
+            db: db.clone(),
+            readers,
+            _verifier: verifier,
+            plugins,
+            directory: Arc::clone(&directory),
+            topology,
+            metrics: Arc::clone(&metrics),
+            clock: Clock::new(wall, config.node.clock_offset_ms),
+            under_way: UnderWay::default(),
+        };
+        Ok(Parts {
+            config,
+            network,
+            clients,
+            peers,
+            random,
+            door,
+            inputs,
+            metrics,
+            directory,
+            topology: topology_seen,
+            host,
+            driver,
+            db,
+        })
+    }
+
+    async fn run(
+        self,
+        stop: oneshot::Receiver<()>,
+        set_aside: impl FnOnce(&Path) -> io::Result<PathBuf>,
+    ) -> Result<(), Error> {
         let db = self.db.clone();
-        let result = runtime.block_on(self.serve(stop));
-        match result {
-            Ok(Stopped::Clean(marker)) => {
+        match self.serve(stop).await? {
+            Stopped::Clean(marker) => {
                 db.write(vec![store::op(marker)], Durability::Sync)?;
                 tracing::info!("stopped clean");
                 Ok(db.close()?)
             }
-            Ok(Stopped::Unclean) => {
+            Stopped::Unclean => {
                 tracing::warn!("stopped with work in flight; the next start takes a new actor");
                 Ok(db.close()?)
             }
-            Ok(Stopped::RejoinEmpty(reason)) => {
+            Stopped::RejoinEmpty(reason) => {
                 let dir = db.dir().to_owned();
                 // Whatever it still held is given up with the rest.
                 let _ = db.close();
-                Err(Error::SetAside { reason, aside: set_aside::set_aside(&dir)? })
+                Err(Error::SetAside { reason, aside: set_aside(&dir)? })
             }
-            Ok(Stopped::Failed(error)) => Err(error.into()),
-            Err(error) => Err(error),
+            Stopped::Failed(error) => Err(error.into()),
         }
     }
 
-    async fn serve(self, mut stop: oneshot::Receiver<()>) -> Result<Stopped, Error> {
-        let Parts { config, door, metrics, directory, .. } = self;
+    async fn serve(mut self, mut stop: oneshot::Receiver<()>) -> Result<Stopped, Error> {
+        let (peers_seed, ids_seed) = (self.random.random(), self.random.random());
+        let Parts { config, network, door, metrics, directory, .. } = self;
         let members = config
             .cluster
             .members
@@ -280,8 +333,8 @@ impl Parts {
         let secret = config.cluster.secret.0.as_bytes();
         let credentials = Credentials::new(&config.cluster.name, &config.node.name, secret, members);
         let queue_bytes_max = (config.limits.peer_queue_mb << 20) as usize;
-        let links =
-            Peers::new(credentials, queue_bytes_max, &config.listen, door.clone(), Arc::clone(&metrics));
+        let (listen, counted) = (&config.listen, Arc::clone(&metrics));
+        let links = Peers::new(credentials, queue_bytes_max, listen, door.clone(), counted, peers_seed);
 
         let (stopping, stopping_seen) = watch::channel(false);
         let shared = grpc::Shared {
@@ -291,22 +344,21 @@ impl Parts {
             stopping: stopping_seen.clone(),
             host: self.host,
         };
-        let (router, health) = grpc::server(&config, shared);
+        let (router, health) = grpc::server(&config, shared, ids_seed);
         for service in grpc::SERVICES {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
-        let clients = tokio::net::TcpListener::from_std(self.clients)?;
-        let incoming = accept::incoming(clients, config.limits.connections as usize, Arc::clone(&metrics));
+        let connections_max = config.limits.connections as usize;
+        let incoming = accept::incoming::<N>(self.clients, connections_max, Arc::clone(&metrics));
         let mut until = stopping_seen.clone();
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async move {
             let _ = until.wait_for(|stopping| *stopping).await;
         }));
 
-        let peers = tokio::net::TcpListener::from_std(self.peers)?;
         let connections_max = 2 * config.cluster.members.len() + peers::CONNECTIONS_SPARE;
-        let incoming = accept::incoming(peers, connections_max, Arc::clone(&metrics));
+        let incoming = accept::incoming::<N>(self.peers, connections_max, Arc::clone(&metrics));
         tokio::spawn(links.server().add_service(links.service()).serve_with_incoming(incoming));
-        peers::dial_all(&links, directory.this, &config.cluster.members);
+        peers::dial_all(&network, &links, directory.this, &config.cluster.members);
 
         let mut driver = tokio::spawn(self.driver.run(self.inputs));
         tokio::select! {

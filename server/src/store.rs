@@ -7,6 +7,9 @@
 //!   driver ── scan, excise ───▶ one thread ── page ─▶ Db ──▶ an input
 //! ```
 //!
+//! Without threads (tests, on simulated disks) what they would do is done at once instead, and
+//! [`work_off`] does the engine's own work.
+//!
 //! In: core's writes and keys. Out: core's events. Absent: any knowledge of what a record holds;
 //! core's fold is handed through.
 
@@ -17,7 +20,7 @@ use merganser_core::event::{self, StorageFailure};
 use merganser_core::id::Ticket;
 use merganser_storage::{
     Background, CommitSink, Db, Durability, Error, Fold, FoldError, KeySpan, Lookup, Op, Options,
-    PageRequest, Record, Write,
+    PageRequest, Record, Step, Write,
 };
 use parking_lot::Mutex;
 use std::sync::{Arc, mpsc};
@@ -29,10 +32,19 @@ const READS_WAITING_MAX: usize = 4096;
 /// Pages of ranges that may wait; core asks for few at a time.
 const SCANS_WAITING_MAX: usize = 64;
 
-pub(crate) fn options(config: &config::Storage) -> Options {
+/// Where the engine has no threads: how often what was submitted is worked off, in the runtime's
+/// time. A simulated disk takes so long.
+const WORK_PERIOD: Duration = Duration::from_millis(1);
+
+/// Of a node whose disk has threads.
+pub(crate) fn threads(config: &config::Storage) -> Background {
+    Background::Threads { compaction: config.compaction_threads as usize }
+}
+
+pub(crate) fn options(config: &config::Storage, background: Background) -> Options {
     let mb = |mb: u64| mb << 20;
     Options {
-        background: Background::Threads { compaction: config.compaction_threads as usize },
+        background,
         memtable_bytes: mb(config.memtable_mb) as usize,
         cache_bytes: mb(config.cache_mb),
         log_file_bytes: mb(config.log_file_mb),
@@ -124,16 +136,53 @@ pub(crate) fn try_get(db: &Db, key: &Bytes) -> Option<Result<Option<event::Recor
     }
 }
 
+/// Does the engine's work where it has no threads, for as long as it is polled.
+pub(crate) async fn work_off(db: Db) {
+    loop {
+        tokio::time::sleep(WORK_PERIOD).await;
+        while db.step() != Step::Idle {}
+    }
+}
+
+fn read(db: &Db, door: &Door, ticket: Ticket, key: &Bytes) {
+    let result = db.get(key).map(|found| found.map(to_core)).map_err(|error| failure(&error));
+    door.put(Input::ReadDone { ticket, result });
+}
+
 /// What the thread for ranges does.
 enum ScanJob {
     Page(Ticket, PageRequest),
     Excise(KeySpan, u64),
 }
 
+impl ScanJob {
+    fn run(self, db: &Db, door: &Door) {
+        match self {
+            ScanJob::Page(ticket, request) => {
+                let result = db.page(&request).map(page).map_err(|error| failure(&error));
+                door.put(Input::ScanDone { ticket, result });
+            }
+            ScanJob::Excise(keys, seen) => {
+                if let Err(error) = db.excise(&keys, seen) {
+                    tracing::warn!(%error, "damage stays although it was repaired");
+                }
+            }
+        }
+    }
+}
+
 /// Threads for reads that wait for the disk. Dropping it waits for them: each holds the database,
 /// whose directory must be free for the next start once this node has stopped.
 /// Scans have one thread of their own, so that no read waits for them.
-pub(crate) struct Readers {
+pub(crate) enum Readers {
+    /// See above.
+    Threads(Threads),
+    /// Everything is done at once.
+    Inline { db: Db, door: Door },
+}
+
+/// See [`Readers`].
+pub(crate) struct Threads {
     queue: Option<mpsc::SyncSender<(Ticket, Bytes)>>,
     scans: Option<mpsc::SyncSender<ScanJob>>,
     threads: Vec<JoinHandle<()>>,
@@ -144,21 +193,11 @@ impl Readers {
         let (queue, waiting) = mpsc::sync_channel::<(Ticket, Bytes)>(READS_WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         let (scans, waiting_scans) = mpsc::sync_channel::<ScanJob>(SCANS_WAITING_MAX);
-        let mut readers = Readers { queue: Some(queue), scans: Some(scans), threads: Vec::new() };
+        let mut readers = Threads { queue: Some(queue), scans: Some(scans), threads: Vec::new() };
         let (scanned, scans_door) = (db.clone(), door.clone());
         let thread = std::thread::Builder::new().name("scan".into()).spawn(move || {
             for job in waiting_scans {
-                match job {
-                    ScanJob::Page(ticket, request) => {
-                        let result = scanned.page(&request).map(page).map_err(|error| failure(&error));
-                        scans_door.put(Input::ScanDone { ticket, result });
-                    }
-                    ScanJob::Excise(keys, seen) => {
-                        if let Err(error) = scanned.excise(&keys, seen) {
-                            tracing::warn!(%error, "damage stays although it was repaired");
-                        }
-                    }
-                }
+                job.run(&scanned, &scans_door);
             }
         })?;
         readers.threads.push(thread);
@@ -168,26 +207,23 @@ impl Readers {
                 loop {
                     let next = waiting.lock().recv();
                     let Ok((ticket, key)) = next else { return };
-                    let result = db.get(&key).map(|found| found.map(to_core));
-                    door.put(Input::ReadDone { ticket, result: result.map_err(|error| failure(&error)) });
+                    read(&db, &door, ticket, &key);
                 }
             })?;
             readers.threads.push(thread);
         }
-        Ok(readers)
+        Ok(Readers::Threads(readers))
     }
 
     /// False: too many wait already.
     #[must_use]
     pub(crate) fn scan(&self, ticket: Ticket, request: PageRequest) -> bool {
-        let job = ScanJob::Page(ticket, request);
-        self.scans.as_ref().is_some_and(|scans| scans.try_send(job).is_ok())
+        self.put(ScanJob::Page(ticket, request))
     }
 
     /// Gives up what is damaged; if too much waits, the damage is found and repaired once more.
     pub(crate) fn excise(&self, keys: KeySpan, seen: u64) {
-        let sent = self.scans.as_ref().map(|scans| scans.try_send(ScanJob::Excise(keys, seen)));
-        if !matches!(sent, Some(Ok(()))) {
+        if !self.put(ScanJob::Excise(keys, seen)) {
             tracing::warn!("damage stays although it was repaired: too much waits for the disk");
         }
     }
@@ -195,11 +231,31 @@ impl Readers {
     /// False: too many wait already.
     #[must_use]
     pub(crate) fn read(&self, ticket: Ticket, key: Bytes) -> bool {
-        self.queue.as_ref().is_some_and(|queue| queue.try_send((ticket, key)).is_ok())
+        match self {
+            Readers::Threads(Threads { queue, .. }) => {
+                queue.as_ref().is_some_and(|queue| queue.try_send((ticket, key)).is_ok())
+            }
+            Readers::Inline { db, door } => {
+                read(db, door, ticket, &key);
+                true
+            }
+        }
+    }
+
+    fn put(&self, job: ScanJob) -> bool {
+        match self {
+            Readers::Threads(Threads { scans, .. }) => {
+                scans.as_ref().is_some_and(|scans| scans.try_send(job).is_ok())
+            }
+            Readers::Inline { db, door } => {
+                job.run(db, door);
+                true
+            }
+        }
     }
 }
 
-impl Drop for Readers {
+impl Drop for Threads {
     fn drop(&mut self) {
         (self.queue, self.scans) = (None, None);
         for thread in self.threads.drain(..) {

@@ -51,8 +51,8 @@ pub(crate) struct Driver {
     pub(crate) node: Node,
     pub(crate) db: Db,
     pub(crate) readers: Readers,
-    /// Held for its drop.
-    pub(crate) _verifier: Verifier,
+    /// Held for its drop. None where nothing may happen beside the driver.
+    pub(crate) _verifier: Option<Verifier>,
     pub(crate) plugins: Plugins,
     pub(crate) directory: Arc<crate::grpc::Directory>,
     pub(crate) topology: watch::Sender<Arc<TopologyReply>>,

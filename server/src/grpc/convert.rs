@@ -21,8 +21,8 @@ const REQUEST_ID_BYTES: usize = 16;
 pub(crate) struct RequestIds(Mutex<StdRng>);
 
 impl RequestIds {
-    pub(crate) fn new() -> RequestIds {
-        RequestIds(Mutex::new(StdRng::from_os_rng()))
+    pub(crate) fn new(seed: [u8; 32]) -> RequestIds {
+        RequestIds(Mutex::new(StdRng::from_seed(seed)))
     }
 
     fn of(&self, given: &Bytes) -> Result<RequestId, Problem> {

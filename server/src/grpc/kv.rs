@@ -36,8 +36,8 @@ pub(super) enum Answer {
 }
 
 impl KvService {
-    pub(crate) fn new(shared: Shared, pipelined_max: usize) -> KvService {
-        KvService { shared, ids: Arc::new(RequestIds::new()), pipelined_max }
+    pub(crate) fn new(shared: Shared, pipelined_max: usize, seed: [u8; 32]) -> KvService {
+        KvService { shared, ids: Arc::new(RequestIds::new(seed)), pipelined_max }
     }
 
     /// Asks the driver.

@@ -67,10 +67,11 @@ pub(crate) struct Shared {
     pub(crate) host: Arc<Host>,
 }
 
-/// The client port's server with all services, and the reporter of its health.
-pub(crate) fn server(config: &Config, shared: Shared) -> (Router, HealthReporter) {
+/// The client port's server with all services, and the reporter of its health. Ids of requests
+/// that come without one are drawn from `seed`.
+pub(crate) fn server(config: &Config, shared: Shared, seed: [u8; 32]) -> (Router, HealthReporter) {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let kv = KvService::new(shared.clone(), config.limits.pipelined as usize);
+    let kv = KvService::new(shared.clone(), config.limits.pipelined as usize, seed);
     let module_bytes_max = (config.limits.module_mb << 20) as usize;
     let router = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_millis(config.listen.keepalive_interval_ms)))

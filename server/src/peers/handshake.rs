@@ -14,13 +14,11 @@
 
 use merganser_core::id::NodeId;
 use merganser_proto::internal::v1::{Hello, Proof};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 
 /// Raised with each incompatible change.
 pub(crate) const PROTOCOL: u32 = 1;
-const NONCE_BYTES: usize = 32;
+pub(super) const NONCE_BYTES: usize = 32;
 const KEY_CONTEXT: &str = "merganser 2026-11 peer link v1";
 const DOMAIN: &[u8] = b"merganser.peer.proof.v1";
 
@@ -132,10 +130,6 @@ impl Credentials {
 /// Of each pair the node with the lower id dials, so that there is one link and no race.
 pub(crate) fn dials(this: NodeId, other: NodeId) -> bool {
     this < other
-}
-
-pub(crate) fn fresh_nonce() -> [u8; NONCE_BYTES] {
-    StdRng::from_os_rng().random()
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@
 //! the handshake. A peer that sends faster than the driver takes is read more slowly. Absent:
 //! who dials, and when again.
 
-use super::handshake::{self, Credentials, Refusal};
+use super::handshake::{Credentials, NONCE_BYTES, Refusal};
 use super::outbox::Outbox;
 use crate::driver::{Door, Input};
 use crate::metrics::Metrics;
 use merganser_core::id::NodeId;
 use merganser_core::message::Message;
 use merganser_proto::internal::v1::{Frame, Hello, Messages, Proof, frame};
+use parking_lot::Mutex;
+use rand::Rng;
+use rand::rngs::StdRng;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +34,13 @@ pub(super) struct Shared {
     pub(super) keepalive_timeout: Duration,
     pub(super) door: Door,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) random: Mutex<StdRng>,
+}
+
+impl Shared {
+    pub(super) fn fresh_nonce(&self) -> [u8; NONCE_BYTES] {
+        self.random.lock().random()
+    }
 }
 
 /// Why a link did not come up.
@@ -54,7 +64,7 @@ pub(super) async fn accepted(
     address: Option<SocketAddr>,
 ) {
     let handshake = async {
-        let nonce = handshake::fresh_nonce();
+        let nonce = shared.fresh_nonce();
         let theirs = next_hello(&mut frames).await?;
         let peer = shared.credentials.judge(&theirs, None)?;
         outbox.push_handshake(frame::Frame::Hello(shared.credentials.hello(&nonce)));
@@ -81,7 +91,7 @@ pub(super) async fn dialled(
     name: &str,
     frames: &mut Streaming<Frame>,
     outbox: &Arc<Outbox>,
-    nonce: &[u8; 32],
+    nonce: &[u8; NONCE_BYTES],
 ) -> Result<(), Failure> {
     let handshake = async {
         let theirs = next_hello(frames).await?;

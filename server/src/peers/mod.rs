@@ -25,6 +25,9 @@ use crate::metrics::Metrics;
 use link::Shared;
 use merganser_proto::internal::v1::Frame;
 use merganser_proto::internal::v1::peer_server::{Peer, PeerServer};
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
@@ -47,6 +50,7 @@ impl Peers {
         listen: &Listen,
         door: Door,
         metrics: Arc<Metrics>,
+        seed: [u8; 32],
     ) -> Peers {
         Peers(Arc::new(Shared {
             credentials,
@@ -55,6 +59,7 @@ impl Peers {
             keepalive_timeout: Duration::from_millis(listen.peer_keepalive_timeout_ms),
             door,
             metrics,
+            random: Mutex::new(StdRng::from_seed(seed)),
         }))
     }
 
