@@ -192,7 +192,8 @@ impl Admin {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         // Reads go on to the next node as those of keys do.
-        let times = Times { whole: self.timeout, attempt: self.client.inner.settings.attempt_timeout };
+        let times =
+            Times { whole: self.timeout, attempt: self.client.inner.settings.attempt_timeout, hedged: false };
         self.ask_within(times, repeat, request, call).await
     }
 
@@ -207,7 +208,7 @@ impl Admin {
         Q: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let times = Times { whole: self.timeout, attempt: self.timeout };
+        let times = Times { whole: self.timeout, attempt: self.timeout, hedged: false };
         self.ask_within(times, repeat, request, call).await
     }
 

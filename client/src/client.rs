@@ -8,16 +8,19 @@ use crate::{
     Admin, KEY_BYTES_MAX, Keyspace,
     entry::Written,
     error::Error,
-    link::Link,
+    hedge::Hedge,
+    link::{Connect, Link},
     retry::{self, Fate, Patience, Standing, Step},
     routing::Topology,
     topology,
 };
+use futures::{StreamExt, stream::FuturesUnordered};
 use merganser_proto::v1::{pipeline_reply::Outcome, pipeline_request::Request};
 use parking_lot::{Mutex, RwLock};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 use tokio::{task::AbortHandle, time::Instant};
+use tonic::transport::{Channel, Endpoint};
 
 /// A cluster. Cheap to clone; all clones share their connections.
 #[derive(Clone)]
@@ -31,6 +34,7 @@ pub(crate) struct Inner {
     links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
     topology: RwLock<Arc<Topology>>,
     random: Mutex<StdRng>,
+    hedge: Hedge,
     follower: Mutex<Option<AbortHandle>>,
 }
 
@@ -39,6 +43,9 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     pub(crate) attempt_timeout: Duration,
     connect_timeout: Duration,
+    connect: Connect,
+    hedge_after: Duration,
+    seed: Option<u64>,
     patience: Patience,
     pipelined: bool,
     follow_topology: bool,
@@ -57,6 +64,8 @@ pub(crate) struct Times {
     pub(crate) whole: Duration,
     /// One attempt.
     pub(crate) attempt: Duration,
+    /// Whether a second node is asked while the first is silent.
+    pub(crate) hedged: bool,
 }
 
 /// How a request may be repeated.
@@ -86,6 +95,28 @@ impl Builder {
     /// Time for a connection to come about. 2 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
         self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// When a node has been silent for so long, and for four times as long as slow answers take,
+    /// the next one is asked too, and the first answer counts. 250 ms; `Duration::MAX`: never.
+    pub fn hedge_after(mut self, after: Duration) -> Builder {
+        self.settings.hedge_after = after;
+        self
+    }
+
+    /// How connections come about, for those who go through a proxy or a Unix socket: gets an
+    /// endpoint with all settings made, gives a channel. [`Endpoint::connect_lazy`].
+    pub fn connector(mut self, connect: impl Fn(Endpoint) -> Channel + Send + Sync + 'static) -> Builder {
+        self.settings.connect = Connect::new(connect);
+        self
+    }
+
+    /// Draws request ids and jitter from a seed. For simulations: two clients with one seed take
+    /// each other's writes for repetitions of their own.
+    #[doc(hidden)]
+    pub fn seed(mut self, seed: u64) -> Builder {
+        self.settings.seed = Some(seed);
         self
     }
 
@@ -121,12 +152,14 @@ impl Builder {
                 reason: "at least one is needed".into(),
             });
         }
+        let random = self.settings.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
         let inner = Inner {
+            hedge: Hedge::new(self.settings.hedge_after),
             settings: self.settings,
             seeds,
             links: Mutex::default(),
             topology: RwLock::new(Arc::new(Topology::empty())),
-            random: Mutex::new(StdRng::from_os_rng()),
+            random: Mutex::new(random),
             follower: Mutex::default(),
         };
         let client = Client { inner: Arc::new(inner) };
@@ -153,6 +186,9 @@ impl Client {
                 timeout: Duration::from_secs(10),
                 attempt_timeout: Duration::from_secs(3),
                 connect_timeout: Duration::from_secs(2),
+                connect: Connect::new(|endpoint| endpoint.connect_lazy()),
+                hedge_after: Duration::from_millis(250),
+                seed: None,
                 patience: Patience::default(),
                 pipelined: false,
                 follow_topology: true,
@@ -186,7 +222,7 @@ impl Client {
             Request::Get(_) | Request::Query(_) => Repeat::Read,
             Request::Put(_) | Request::Delete(_) | Request::Apply(_) => Repeat::Write,
         };
-        let times = Times { whole: timeout, attempt: self.inner.settings.attempt_timeout };
+        let times = Times { whole: timeout, attempt: self.inner.settings.attempt_timeout, hedged: true };
         self.ask(Some(target), times, repeat, |link, limit| {
             let request = with_timeout(request.clone(), limit);
             async move { link.call(request).await }
@@ -194,8 +230,8 @@ impl Client {
         .await
     }
 
-    /// Asks node after node as `retry` decides. `attempt` gets a node and the time that the node
-    /// may take.
+    /// Asks node after node as `retry` decides, and where `times` allow it two at once as `hedge`
+    /// decides. `attempt` gets a node and the time that the node may take.
     pub(crate) async fn ask<T, F>(
         &self,
         target: Option<Target<'_>>,
@@ -209,13 +245,50 @@ impl Client {
         let settings = &self.inner.settings;
         let deadline = Instant::now() + times.whole;
         let candidates = self.inner.candidates(target);
+        let hedged = times.hedged && repeat != Repeat::Never && candidates.len() > 1;
         let mut fate = Fate::default();
-        let (mut candidate, mut attempts) = (0, 0);
+        let mut attempts = 0;
+        let mut under_way = FuturesUnordered::new();
+        // Who is asked next, and when.
+        let mut next = Some((0, Instant::now()));
+        // Who was asked first of those who are.
+        let mut silent = None;
         loop {
-            let limit = deadline.duration_since(Instant::now()).min(times.attempt);
-            attempts += 1;
-            let error = match self.attempt(&candidates[candidate], limit, &attempt).await {
-                Ok(reply) => return Ok(reply),
+            let alone = under_way.is_empty();
+            let (candidate, began, outcome) = tokio::select! {
+                biased;
+                Some(ended) = under_way.next() => ended,
+                candidate = when_due(next) => {
+                    let began = Instant::now();
+                    let limit = deadline.duration_since(began).min(times.attempt);
+                    let patience = self.inner.hedge.after();
+                    attempts += 1;
+                    let asked = self.attempt(&candidates[candidate], limit, &attempt);
+                    under_way.push(async move { (candidate, began, asked.await) });
+                    // Of one request two attempts at most are under way.
+                    next = None;
+                    if alone {
+                        silent = Some(candidate);
+                        if hedged && patience < limit && attempts < settings.patience.attempts_max {
+                            next = Some(((candidate + 1) % candidates.len(), began + patience));
+                        }
+                    }
+                    continue;
+                }
+            };
+            if silent == Some(candidate) {
+                silent = None;
+            }
+            let error = match outcome {
+                Ok(reply) => {
+                    if hedged {
+                        self.inner.hedge.note(began.elapsed());
+                    }
+                    if let Some(silent) = silent {
+                        self.inner.note_silent(&candidates[silent]);
+                    }
+                    return Ok(reply);
+                }
                 Err(error) => error,
             };
             fate.note(&error);
@@ -231,12 +304,18 @@ impl Client {
                 _ => retry::next(&settings.patience, standing, &error, jitter),
             };
             match step {
-                Step::GiveUp if repeat == Repeat::Write => return Err(fate.outcome(error)),
+                // The other attempt may yet succeed, unless this one is for certain all that will be.
+                Step::GiveUp if !under_way.is_empty() && retry::is_curable(&error) => next = None,
+                Step::GiveUp if repeat == Repeat::Write => {
+                    if !under_way.is_empty() {
+                        fate.note_under_way();
+                    }
+                    return Err(fate.outcome(error));
+                }
                 Step::GiveUp => return Err(error),
-                Step::Ask { candidate: next, after } => {
-                    tracing::debug!(%error, attempts, next = &*candidates[next], ?after, "asking again");
-                    tokio::time::sleep(after).await;
-                    candidate = next;
+                Step::Ask { candidate, after } => {
+                    tracing::debug!(%error, attempts, next = &*candidates[candidate], ?after, "asking again");
+                    next = Some((candidate, Instant::now() + after));
                 }
             }
         }
@@ -279,6 +358,15 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("seeds", &self.inner.seeds).finish_non_exhaustive()
     }
+}
+
+/// The candidate that is due, once it is.
+async fn when_due(next: Option<(usize, Instant)>) -> usize {
+    let Some((candidate, due)) = next else { return std::future::pending().await };
+    if due > Instant::now() {
+        tokio::time::sleep_until(due).await;
+    }
+    candidate
 }
 
 /// A keyspace and a key in it.
@@ -326,9 +414,17 @@ impl Inner {
             return Ok(Arc::clone(link));
         }
         let settings = &self.settings;
-        let link = Arc::new(Link::new(Arc::clone(address), settings.pipelined, settings.connect_timeout)?);
+        let (pipelined, timeout) = (settings.pipelined, settings.connect_timeout);
+        let link = Arc::new(Link::new(Arc::clone(address), pipelined, timeout, &settings.connect)?);
         links.insert(Arc::clone(address), Arc::clone(&link));
         Ok(link)
+    }
+
+    /// Another node has answered sooner, though it was asked later.
+    fn note_silent(&self, address: &Arc<str>) {
+        if let Some(link) = self.links.lock().get(address) {
+            link.note(true);
+        }
     }
 
     pub(crate) fn set_topology(&self, topology: Topology) {

@@ -15,7 +15,7 @@
 //!  Keyspace ── request ──▶ client (deadline, retries) ──▶ link (one node) ──▶ gRPC
 //!     │                       │ who next? when?             └ unary calls, or one pipeline
 //!     ▼                       ▼
-//!   Entry                  routing · retry    pure decisions, tested as tables
+//!   Entry                  routing · retry · hedge    pure decisions, tested as tables
 //!   (keeps the context)       ▲
 //!                          topology           follows the ring of the cluster
 //! ```
@@ -32,6 +32,7 @@ mod client;
 mod context;
 mod entry;
 mod error;
+mod hedge;
 mod keyspace;
 mod link;
 mod pipeline;

@@ -25,6 +25,22 @@ const STREAMED_BYTES_MAX: usize = 256 << 20;
 /// How long a node that failed is asked last.
 const FAILING_FOR: Duration = Duration::from_secs(5);
 
+/// Makes a channel of an endpoint.
+#[derive(Clone)]
+pub(crate) struct Connect(Arc<dyn Fn(Endpoint) -> Channel + Send + Sync>);
+
+impl Connect {
+    pub(crate) fn new(connect: impl Fn(Endpoint) -> Channel + Send + Sync + 'static) -> Connect {
+        Connect(Arc::new(connect))
+    }
+}
+
+impl std::fmt::Debug for Connect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connect(..)")
+    }
+}
+
 /// A node.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -37,13 +53,18 @@ pub(crate) struct Link {
 
 impl Link {
     /// Requires: inside a tokio runtime. Connects with the first request.
-    pub(crate) fn new(address: Arc<str>, pipelined: bool, connect_timeout: Duration) -> Result<Link, Error> {
+    pub(crate) fn new(
+        address: Arc<str>,
+        pipelined: bool,
+        connect_timeout: Duration,
+        connect: &Connect,
+    ) -> Result<Link, Error> {
         let uri = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
         let endpoint = Endpoint::from_shared(uri).map_err(|error| Error::InvalidArgument {
             field: "address".into(),
             reason: format!("`{address}` is not HOST:PORT ({error})"),
         })?;
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(connect_timeout)
             .tcp_nodelay(true)
             .tcp_keepalive(Some(Duration::from_secs(30)))
@@ -52,8 +73,8 @@ impl Link {
             .keep_alive_while_idle(true)
             // Room for a value or two in flight per stream, so that 1 MiB needs no extra round trips.
             .initial_stream_window_size(2 << 20)
-            .initial_connection_window_size(8 << 20)
-            .connect_lazy();
+            .initial_connection_window_size(8 << 20);
+        let channel = (connect.0)(endpoint);
         let pipeline = pipelined.then(|| Mutex::new(None));
         Ok(Link { address, channel, pipeline, failed: Mutex::new(None) })
     }

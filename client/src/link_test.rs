@@ -46,7 +46,13 @@ fn frames_that_make_no_whole_are_refused() {
 #[tokio::test]
 async fn an_address_that_is_none_is_named() {
     for address in ["", "no spaces allowed", "http://"] {
-        let error = Link::new(address.into(), false, Duration::from_secs(1)).unwrap_err();
+        let error = Link::new(
+            address.into(),
+            false,
+            Duration::from_secs(1),
+            &Connect::new(|endpoint| endpoint.connect_lazy()),
+        )
+        .unwrap_err();
         assert!(error.what().contains("address"), "{error}");
     }
 }

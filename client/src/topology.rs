@@ -51,7 +51,7 @@ async fn run(inner: Weak<Inner>, mut stream: Streaming<v1::TopologyReply>) {
 /// A stream whose first reply has come and is in use.
 async fn open(client: &Client) -> Result<Streaming<v1::TopologyReply>, Error> {
     let settings = &client.inner.settings;
-    let times = Times { whole: settings.timeout, attempt: settings.attempt_timeout };
+    let times = Times { whole: settings.timeout, attempt: settings.attempt_timeout, hedged: true };
     let (reply, stream) = client
         .ask(None, times, Repeat::Read, |link, _| async move {
             let mut cluster = ClusterClient::new(link.channel.clone());
