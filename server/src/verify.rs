@@ -13,6 +13,8 @@ use std::time::Duration;
 const STEP_BYTES: u64 = 256 << 10;
 /// Between two passes, and after an error.
 const REST: Duration = Duration::from_secs(60);
+/// How often it looks what others have found.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Dropping it stops it.
 pub(crate) struct Verifier {
@@ -42,12 +44,20 @@ impl Drop for Verifier {
 }
 
 fn run(db: &Db, door: &Door, bytes_per_s: u64, stopped: &mpsc::Receiver<()>) {
-    tell(door, db.damaged());
-    let mut cursor = VerifyCursor::default();
+    let (mut cursor, mut told, mut rest) = (VerifyCursor::default(), 0, Duration::ZERO);
     loop {
-        let rest = match db.verify_some(cursor, STEP_BYTES) {
+        // Reads and compactions meet damage, too: while this rests, or before it comes by.
+        told = tell(door, db.damaged(), told);
+        let nap = rest.min(LOOK);
+        rest -= nap;
+        if stopped.recv_timeout(nap) != Err(mpsc::RecvTimeoutError::Timeout) {
+            return;
+        }
+        if !rest.is_zero() {
+            continue;
+        }
+        rest = match db.verify_some(cursor, STEP_BYTES) {
             Ok(progress) => {
-                tell(door, progress.damage);
                 cursor = progress.cursor.unwrap_or_default();
                 let pace = Duration::from_millis(progress.bytes.saturating_mul(1_000) / bytes_per_s);
                 if progress.cursor.is_some() { pace } else { pace.max(REST) }
@@ -57,16 +67,17 @@ fn run(db: &Db, door: &Door, bytes_per_s: u64, stopped: &mpsc::Receiver<()>) {
                 REST
             }
         };
-        if stopped.recv_timeout(rest) != Err(mpsc::RecvTimeoutError::Timeout) {
-            return;
-        }
     }
 }
 
-fn tell(door: &Door, damage: Vec<merganser_storage::Damage>) {
-    let ranges: Vec<_> = damage.into_iter().map(|damage| (damage.keys.from, damage.keys.to)).collect();
+/// Tells of damage found after the one numbered `told`; answers the last number.
+fn tell(door: &Door, damage: Vec<merganser_storage::Damage>, told: u64) -> u64 {
+    let last = damage.iter().map(|damage| damage.number).fold(told, u64::max);
+    let new = damage.into_iter().filter(|damage| damage.number > told);
+    let ranges: Vec<_> = new.map(|damage| (damage.keys.from, damage.keys.to)).collect();
     if !ranges.is_empty() {
         tracing::error!(count = ranges.len(), "damage_found");
         door.put(Input::Damaged { ranges });
     }
+    last
 }
