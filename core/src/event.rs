@@ -339,6 +339,18 @@ pub enum Notice {
         /// bytes alone do not speak against it.
         suspect: Option<PluginHash>,
     },
+    /// A range of the disk could not be read, and another replica could not read all of it either: what only those held
+    /// is lost. All that others hold was taken in, and the range given up.
+    RangeLost {
+        /// In which keyspace.
+        keyspace: String,
+        /// The first storage key; inclusive.
+        from: Bytes,
+        /// The end; exclusive.
+        to: Bytes,
+        /// Who else could not read all of it.
+        peers: Vec<NodeId>,
+    },
     /// A leaf of this node's own tree was not what its keys add up to; it is now.
     LeafCorrected {
         /// Of which keyspace.

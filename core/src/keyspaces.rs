@@ -519,9 +519,24 @@ impl Node {
     /// Indexes the catalog as it is now, stores it, and says so.
     fn keep_catalog(&mut self, effects: &mut Effects) {
         self.keyspaces.index();
-        let record = Record { head: Bytes::new(), body: self.keyspaces.catalog.encode() };
-        self.write_own(WriteOp::Put { key: storage_key::catalog(), record }, effects);
+        let op = self.catalog_op();
+        self.write_own(op, effects);
         effects.push(Effect::Notice(Notice::CatalogChanged));
+    }
+
+    /// The write that keeps the catalog.
+    pub(crate) fn catalog_op(&self) -> WriteOp {
+        let record = Record { head: Bytes::new(), body: self.keyspaces.catalog.encode() };
+        WriteOp::Put { key: storage_key::catalog(), record }
+    }
+
+    /// The writes that keep the modules that are at hand.
+    pub(crate) fn module_ops(&self) -> Vec<WriteOp> {
+        let at_hand = self.keyspaces.loading.iter().filter_map(|(hash, loading)| {
+            let module = loading.module.as_ref()?;
+            Some(WriteOp::Put { key: storage_key::module(*hash), record: module_record(module) })
+        });
+        at_hand.collect()
     }
 
     fn write_own(&mut self, op: WriteOp, effects: &mut Effects) {

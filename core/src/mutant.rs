@@ -67,11 +67,13 @@ pub enum Mutant {
     OldDiskServes,
     /// A node that stood still takes its peers to have been silent meanwhile.
     FlapsOnOwnPause,
+    /// What the disk cannot read is given up before the other replicas have given what they hold of it.
+    ExciseBeforeRefill,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 27] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -98,5 +100,6 @@ impl Mutant {
         Mutant::ServesWhileJoining,
         Mutant::OldDiskServes,
         Mutant::FlapsOnOwnPause,
+        Mutant::ExciseBeforeRefill,
     ];
 }

@@ -4,7 +4,7 @@
 //! links, counters. Absent: every decision about keys; see `coordinator` and `replica`.
 
 use crate::anti_entropy::scrub::{Comparing, RefillStep, ScrubPage, Serving};
-use crate::anti_entropy::{AntiEntropy, KeysAsked, Rescan, StatesAsked, TreeWrite, WorkScan};
+use crate::anti_entropy::{AntiEntropy, KeysAsked, LostLeaves, Rescan, StatesAsked, TreeWrite, WorkScan};
 use crate::boot::{self, Incarnation};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -111,6 +111,8 @@ pub(crate) enum Purpose {
 pub(crate) enum ScanFor {
     /// Leaves of all trees, at the start.
     Leaves { to: Bytes },
+    /// Which slots have keys, of leaves that cannot be read.
+    LostLeaves(LostLeaves),
     /// A leaf anew.
     Leaf(Rescan),
     /// Hints from before the start.
@@ -422,6 +424,7 @@ impl Node {
     ) {
         match scan {
             ScanFor::Leaves { to } => self.leaves_scanned(now, to, result, effects),
+            ScanFor::LostLeaves(lost) => self.lost_leaves_scanned(now, lost, result, effects),
             ScanFor::HintCount => self.hints_counted(now, result, effects),
             ScanFor::HintsHome(target) => self.hints_scanned(now, target, result, effects),
             ScanFor::Leaf(rescan) => self.leaf_scanned(now, rescan, result, effects),

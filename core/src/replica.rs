@@ -714,9 +714,7 @@ impl Node {
             Err(StorageFailure::Overloaded) => return Err("the disk is overloaded".to_owned()),
             Err(StorageFailure::Failed(reason)) => return Err(reason),
         };
-        self.counters.corrupt_records += 1;
-        let notice = Notice::CorruptRecord { key: storage_key.clone(), reason: reason.clone() };
-        effects.push(Effect::Notice(notice));
+        self.corrupt_record(storage_key.clone(), reason.clone(), effects);
         Err(reason)
     }
 

@@ -65,9 +65,14 @@ pub fn after(storage_key: &Bytes) -> Bytes {
     next.freeze()
 }
 
-/// Own records that follow from others or may be lost: leaves, hints, evidence.
-pub fn derived() -> (Bytes, Bytes) {
-    (own(LEAF, 0).freeze(), own(EVIDENCE + 1, 0).freeze())
+/// Above all storage keys.
+pub fn end() -> Bytes {
+    Bytes::from_static(&[0xff; PREFIX_BYTES + 258])
+}
+
+/// All of a node's own records.
+pub fn own_all() -> (Bytes, Bytes) {
+    (Bytes::new(), Bytes::from_static(&[0, 0, 0, 1]))
 }
 
 /// The keyspace and key of an object's storage key; None of another's.

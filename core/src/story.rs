@@ -251,7 +251,12 @@ impl Cluster {
             Effect::RejoinEmpty { reason } => self.empty.push((at, reason)),
             Effect::Excise { from, to, seen } => {
                 assert_eq!(seen, 1);
-                self.damage[at].retain(|(first, end)| *first < from || to < *end);
+                let left = |(first, end): (Bytes, Bytes)| {
+                    let pieces =
+                        [(first.clone(), end.clone().min(from.clone())), (first.max(to.clone()), end)];
+                    pieces.into_iter().filter(|(first, end)| first < end)
+                };
+                self.damage[at] = std::mem::take(&mut self.damage[at]).into_iter().flat_map(left).collect();
             }
             Effect::LoadPlugin { .. } => {}
             Effect::Notice(notice) => self.notices.push(notice),

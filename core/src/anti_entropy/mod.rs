@@ -1,7 +1,7 @@
 //! Anti-entropy: silent differences between replicas are found and repaired, always (R10).
 //!
 //! ```text
-//!   a write ─▶ its leaf, in the same batch                            leaf, tree, upkeep, rescans
+//!   a write ─▶ its leaf, in the same batch                            leaf, tree, upkeep, rescans, lost_leaves
 //!   a period ─▶ a round with a peer ─▶ root ─▶ branches ─▶ leaves     schedule, shared, round
 //!            ─▶ keys of the slots that differ ─▶ who lacks what       slot_work, compare
 //!            ─▶ raw states to the side that lacks them, at a pace     take, pace
@@ -17,6 +17,7 @@ mod answer;
 mod compare;
 mod exchange;
 pub mod leaf;
+mod lost_leaves;
 mod pace;
 mod rescans;
 mod round;
@@ -30,11 +31,13 @@ mod upkeep;
 
 pub(crate) use answer::{KeysAsked, StatesAsked};
 pub use exchange::Exchange;
+pub(crate) use lost_leaves::LostLeaves;
 pub use schedule::RepairView;
 pub(crate) use slot_work::WorkScan;
 pub(crate) use upkeep::{Rescan, TreeWrite};
 
 use crate::id::{KeyspaceId, Millis, NodeId};
+use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a node knows of its own data and of others'.
@@ -43,6 +46,8 @@ pub(crate) struct AntiEntropy {
     trees: BTreeMap<KeyspaceId, tree::Tree>,
     /// Leaves have been read from the disk; until then none is fresh.
     loaded: bool,
+    /// Storage keys of leaves that could not be read at the start: ranges.
+    lost_leaves: Vec<(Bytes, Bytes)>,
     rescans: rescans::Rescans,
     shared: shared::Shared,
     /// When each peer was last asked.

@@ -169,9 +169,10 @@ impl Tree {
         leaf.under_way -= 1;
     }
 
-    /// Whether nothing was ever written or read of it, nor of those beside it.
+    /// Whether it stands for no keys, as a leaf without a record does.
     pub(crate) fn is_blank(&self, slot: Slot) -> bool {
-        self.leaf(slot).is_none()
+        let is_blank = |leaf: &Leaf| !leaf.stale && leaf.under_way == 0 && leaf.sum == Sum::default();
+        self.leaf(slot).is_none_or(is_blank)
     }
 
     /// The sum is not trusted any more.

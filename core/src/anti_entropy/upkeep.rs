@@ -17,12 +17,12 @@ use crate::version::codec;
 use bytes::Bytes;
 
 /// Records of a page of leaves, or of heads for a rescan: some hundreds of microseconds of this node's time.
-const PAGE_RECORDS: usize = 512;
-const PAGE_BYTES: usize = 256 << 10;
+pub(super) const PAGE_RECORDS: usize = 512;
+pub(super) const PAGE_BYTES: usize = 256 << 10;
 /// How often a rescan that writes disturbed begins anew at once.
 const RESCANS_MAX: u32 = 3;
 /// How long after a failed scan of the leaves it is tried again.
-const LOAD_RETRY_MS: u64 = 1_000;
+pub(super) const LOAD_RETRY_MS: u64 = 1_000;
 
 /// A leaf's part in a batch, until storage is done with it.
 #[derive(Clone, Copy, Debug)]
@@ -134,33 +134,11 @@ impl Node {
                 }
             }
         }
-        for (from, to) in &page.damaged {
-            let _ = self.doubt_leaves(from, to);
-        }
+        self.anti_entropy.lost_leaves.extend(page.damaged);
         match page.next {
             Some(from) => self.scan_leaves(from, to, effects),
-            None => self.anti_entropy.loaded = true,
+            None => self.doubt_lost_leaves(effects),
         }
-    }
-
-    /// Leaves whose records cannot be read: of all keyspaces that there are. Answers their storage keys.
-    pub(super) fn doubt_leaves(&mut self, from: &Bytes, to: &Bytes) -> Vec<Bytes> {
-        let mut doubted = Vec::new();
-        let loaded = self.anti_entropy.loaded;
-        let keyspaces: Vec<KeyspaceId> = self.keyspaces.catalog().keyspaces.values().map(|k| k.id).collect();
-        for keyspace in keyspaces {
-            let tree = self.anti_entropy.trees.entry(keyspace).or_insert_with(Tree::new);
-            for slot in Slot::all() {
-                let key = storage_key::leaf(keyspace, slot);
-                // Once all were read, those of which nothing is known have nothing to lose.
-                let may_be_lost = !(loaded && tree.is_blank(slot));
-                if may_be_lost && (from..to).contains(&&key) {
-                    tree.doubt(slot);
-                    doubted.push(key);
-                }
-            }
-        }
-        doubted
     }
 
     /// Reads the keys of a slot to know what its leaf stands for. Answers whether it has begun;
@@ -242,11 +220,5 @@ impl Node {
         let ticket = self.ticket(Purpose::Leaf(TreeWrite { keyspace, write }));
         effects.push(Effect::Write { ticket, ops: vec![op], durability: Durability::None });
         true
-    }
-
-    /// A record that does not decode.
-    fn corrupt_record(&mut self, key: Bytes, reason: String, effects: &mut Effects) {
-        self.counters.corrupt_records += 1;
-        effects.push(Effect::Notice(Notice::CorruptRecord { key, reason }));
     }
 }

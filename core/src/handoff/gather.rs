@@ -4,7 +4,7 @@
 //! key. Absent: who asks a stand-in, and when.
 
 use super::{HintTask, record};
-use crate::event::{Effect, Effects, Notice, Record, StorageFailure};
+use crate::event::{Effect, Effects, Record, StorageFailure};
 use crate::id::{Dot, Millis, NodeId, OpId};
 use crate::message::{Message, ReadAnswer, Refusal};
 use crate::node::{Node, Purpose};
@@ -101,9 +101,7 @@ impl Node {
         let result = match failed {
             None => Ok(state),
             Some(reason) => {
-                self.counters.corrupt_records += 1;
-                let notice = Notice::CorruptRecord { key: object, reason: reason.clone() };
-                effects.push(Effect::Notice(notice));
+                self.corrupt_record(object, reason.clone(), effects);
                 Err(reason)
             }
         };

@@ -296,7 +296,7 @@ impl Node {
         let (Some(of), Ok(hint)) = (known, hint) else {
             let reason = "a hint of no keyspace that there is, or malformed".to_owned();
             self.counters.hints_malformed += 1;
-            effects.push(Effect::Notice(Notice::CorruptRecord { key: storage_key.clone(), reason }));
+            self.corrupt_record(storage_key.clone(), reason, effects);
             return self.hint_arrived(target, id, storage_key, effects);
         };
         let Hint { since, state } = hint;

@@ -24,7 +24,7 @@ pub(crate) use record::fold;
 pub use record::{Hint, hint, record};
 pub(crate) use shelf::HintId;
 
-use crate::event::{Effect, Effects, Record, ScanPage, StorageFailure};
+use crate::event::{Effects, Record, ScanPage, StorageFailure};
 use crate::id::{Millis, NodeId, OpId};
 use crate::node::{Node, PageSize, ScanFor};
 use crate::storage_key;
@@ -176,11 +176,9 @@ impl Node {
     }
 
     /// Hints in a damaged range are gone; repair finds what they were for.
-    fn report_damaged(&mut self, damaged: Vec<(Bytes, Bytes)>, effects: &mut Effects) {
+    pub(crate) fn report_damaged(&mut self, damaged: Vec<(Bytes, Bytes)>, effects: &mut Effects) {
         for (from, to) in damaged {
-            self.counters.corrupt_records += 1;
-            let reason = format!("hints up to {} cannot be read", to.escape_ascii());
-            effects.push(Effect::Notice(crate::event::Notice::CorruptRecord { key: from, reason }));
+            self.corrupt_record(from, format!("hints up to {} cannot be read", to.escape_ascii()), effects);
         }
     }
 }

@@ -230,6 +230,11 @@ impl Driver {
                 m.notices_corrupt_record.add(1);
                 tracing::error!(storage_key = %key.escape_ascii(), reason, "corrupt_record");
             }
+            Notice::RangeLost { keyspace, from, to, peers } => {
+                m.notices_range_lost.add(1);
+                let (from, to) = (from.escape_ascii(), to.escape_ascii());
+                tracing::error!(keyspace, %from, %to, ?peers, "keys_may_be_lost");
+            }
             Notice::Amnesia { seen, issued } => {
                 m.notices_amnesia.add(1);
                 tracing::error!(%seen, issued, "amnesia");

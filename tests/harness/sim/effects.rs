@@ -96,6 +96,10 @@ impl World {
                     let name = &self.machines[node].name;
                     return broken("C6", format!("the tree of {name} was wrong about {slot:?}"));
                 }
+                // One disk at a time is damaged: the others have all that it held.
+                Effect::Notice(lost @ Notice::RangeLost { .. }) => {
+                    return broken("C12", format!("{} gave up: {lost:?}", self.machines[node].name));
+                }
                 Effect::Notice(notice) => {
                     let name = &self.machines[node].name;
                     let text = format!("{notice:?}");

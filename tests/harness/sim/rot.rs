@@ -20,6 +20,13 @@ pub(super) struct Rot {
     unnoticed: Option<PathBuf>,
 }
 
+impl Rot {
+    /// Somebody is to repair it.
+    pub(super) fn is_noticed(&self) -> bool {
+        self.unnoticed.is_none()
+    }
+}
+
 impl World {
     /// Flips a bit of a table.
     pub(super) fn rot(&mut self, node: usize) {

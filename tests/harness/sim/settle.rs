@@ -4,6 +4,7 @@
 //! In: the world as the clients left it. Out: a violation, or none. C6's "bounded time" is so many periods
 //! of anti-entropy.
 
+use super::rot::Rot;
 use super::world::World;
 use crate::history::KeyIndex;
 use crate::properties::{self, Check, Final, broken, c6_convergence, c7_hints, c14_progress};
@@ -127,10 +128,12 @@ impl World {
         broken("C6", "replicas that are equal go on sending states to one another".into())
     }
 
-    /// Whether all replicas of all keys are equal now, on machines that all run and keep nothing for others.
+    /// Whether all replicas of all keys are equal now, on machines that all run, keep nothing for others, and repair no rot.
     pub(super) fn is_whole(&self) -> bool {
         let at_home = |machine: &super::machine::Machine| {
-            machine.process.is_some() && !machine.keys_on_disk().iter().any(|key| storage_key::is_hint(key))
+            machine.process.is_some()
+                && !machine.rot.as_ref().is_some_and(Rot::is_noticed)
+                && !machine.keys_on_disk().iter().any(|key| storage_key::is_hint(key))
         };
         self.machines.iter().all(at_home)
             && self.ends().iter().all(|end| c6_convergence::agree(&self.history, end))

@@ -1,10 +1,11 @@
-//! Evidence: two contents that one write history should not have, kept until somebody looks.
+//! Evidence: two contents that one write history should not have, and what may be lost, kept until somebody looks.
 //!
 //! ```text
 //!   record   head: format 1 │ at │ peer │ digest of own │ digest of the other      body: both records
+//!   loss     head: format 2 │ at │ from │ to │ the peers that could not read all of it either
 //! ```
 //!
-//! One for each key, the newest, and [`EVIDENCE_MAX`] in all. In: both records. Out: a record under
+//! One for each key or range, the newest, and [`EVIDENCE_MAX`] in all. In: both records, ranges. Out: a record under
 //! `storage_key::evidence`. Absent: who is to blame.
 
 use crate::event::{Durability, Effect, Effects, Record, ScanPage, StorageFailure, WriteOp};
@@ -16,6 +17,7 @@ use crate::wire::{Malformed, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
 
 const FORMAT: u8 = 1;
+const LOSS_FORMAT: u8 = 2;
 /// Kept in all; what is beyond is counted only.
 const EVIDENCE_MAX: usize = 1024;
 
@@ -75,6 +77,48 @@ impl Evidence {
     }
 }
 
+/// A range that was given up though another replica could not read all of it either.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// When, by this node's clock.
+    pub at: Millis,
+    /// The first storage key that may be lost; inclusive.
+    pub from: Bytes,
+    /// The end; exclusive.
+    pub to: Bytes,
+    /// Who else has lost some of it.
+    pub peers: Vec<NodeId>,
+}
+
+impl Loss {
+    /// Its record.
+    pub fn record(&self) -> Record {
+        let mut head = BytesMut::with_capacity(64);
+        head.put_u8(LOSS_FORMAT);
+        head.varint(self.at.0);
+        head.bytes(&self.from);
+        head.bytes(&self.to);
+        head.varint(self.peers.len() as u64);
+        self.peers.iter().for_each(|peer| head.put_u64(peer.0));
+        Record { head: head.freeze(), body: Bytes::new() }
+    }
+
+    /// What a record says.
+    pub fn decode(record: &Record) -> Result<Loss, Malformed> {
+        let mut head = Reader::new(record.head.clone());
+        if head.u8("loss format")? != LOSS_FORMAT {
+            return Err(Malformed("loss format"));
+        }
+        let at = Millis(head.varint("loss time")?);
+        let (from, to) = (head.bytes("loss range")?, head.bytes("loss range")?);
+        let peers = head.count(8, "loss peers")?;
+        let peers =
+            (0..peers).map(|_| Ok(NodeId(head.u64("loss peer")?))).collect::<Result<_, Malformed>>()?;
+        head.end("loss")?;
+        Ok(Loss { at, from, to, peers })
+    }
+}
+
 impl Node {
     /// Reads how much there is.
     pub(super) fn count_evidence(&mut self, effects: &mut Effects) {
@@ -90,7 +134,7 @@ impl Node {
         }
     }
 
-    pub(super) fn keep_evidence(&mut self, object: &Bytes, evidence: &Evidence, effects: &mut Effects) {
+    pub(super) fn keep_evidence(&mut self, of: &Bytes, record: Record, effects: &mut Effects) {
         let scrub = &mut self.anti_entropy.scrub;
         if scrub.evidence >= EVIDENCE_MAX {
             scrub.seen.evidence_dropped += 1;
@@ -98,7 +142,7 @@ impl Node {
         }
         scrub.evidence += 1;
         let ticket = self.ticket(Purpose::Own);
-        let op = WriteOp::Put { key: storage_key::evidence(object), record: evidence.record() };
+        let op = WriteOp::Put { key: storage_key::evidence(of), record };
         effects.push(Effect::Write { ticket, ops: vec![op], durability: Durability::Sync });
     }
 }

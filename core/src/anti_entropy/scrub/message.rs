@@ -29,6 +29,17 @@ pub struct KeyContent {
     pub content: Digest,
 }
 
+/// How much of a range a page of it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// All that was ever stored there: it could be read, and is sound.
+    Whole,
+    /// All that can be read; the disk has lost some.
+    Gaps,
+    /// Not now: nothing follows from what is missing.
+    Unable,
+}
+
 /// One message of the scrub.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Check {
@@ -65,8 +76,8 @@ pub enum Check {
         records: Vec<(Bytes, Record)>,
         /// Where the next page begins; None: the range is at its end.
         next: Option<Bytes>,
-        /// Nothing of the range up to `next` is missing: all of it could be read, and is sound.
-        whole: bool,
+        /// Whether anything of the range up to `next` is missing.
+        found: Found,
     },
 }
 
@@ -95,10 +106,14 @@ impl Check {
                 b.bytes(from);
                 b.bytes(to);
             }
-            Check::Fetched { op, records, next, whole } => {
+            Check::Fetched { op, records, next, found } => {
                 b.put_u8(4);
                 b.put_u64(op.0);
-                b.put_u8(u8::from(*whole));
+                b.put_u8(match found {
+                    Found::Unable => 0,
+                    Found::Whole => 1,
+                    Found::Gaps => 2,
+                });
                 // No storage key is empty.
                 b.bytes(next.as_deref().unwrap_or_default());
                 b.varint(records.len() as u64);
@@ -130,12 +145,17 @@ impl Check {
             },
             4 => {
                 let op = OpId(r.u64("op")?);
-                let whole = r.u8("whole")? != 0;
+                let found = match r.u8("found")? {
+                    0 => Found::Unable,
+                    1 => Found::Whole,
+                    2 => Found::Gaps,
+                    _ => return Err(Malformed("found")),
+                };
                 let next = Some(r.bytes("range")?).filter(|next| !next.is_empty());
                 let count = read_count(r, 3)?;
                 let entry = |_| Ok((r.bytes("key")?, codec::read_record(r)?));
                 let records = (0..count).map(entry).collect::<Result<_, Malformed>>()?;
-                Check::Fetched { op, records, next, whole }
+                Check::Fetched { op, records, next, found }
             }
             _ => return Err(Malformed("check kind")),
         })
@@ -194,8 +214,14 @@ mod tests {
             Check::Compare { keyspace, keys: vec![content.clone(); 3] },
             Check::Differs { keyspace, keys: vec![(content, Digest([3; 16])); 2] },
             Check::Fetch { op, keyspace, from: key.clone(), to: Bytes::from_static(b"to") },
-            Check::Fetched { op, records: vec![(key.clone(), record); 2], next: Some(key), whole: true },
-            Check::Fetched { op, records: Vec::new(), next: None, whole: false },
+            Check::Fetched {
+                op,
+                records: vec![(key.clone(), record); 2],
+                next: Some(key),
+                found: Found::Whole,
+            },
+            Check::Fetched { op, records: Vec::new(), next: None, found: Found::Unable },
+            Check::Fetched { op, records: Vec::new(), next: None, found: Found::Gaps },
         ];
         for check in all {
             let bytes = Message::Scrub(check.clone()).encode();

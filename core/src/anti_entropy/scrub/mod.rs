@@ -5,7 +5,7 @@
 //!              │      └▶ keys, causality and content of each ─▶ another primary       │ page
 //!              │                equal causality, other content: a divergence          │ compare
 //!              │                     the larger digest wins ─▶ the loser fetches ◀────┘ replace
-//!              └▶ ranges that storage cannot read ─▶ written anew from all primaries ─▶ excised     refill
+//!              └▶ ranges that storage cannot read ─▶ written anew from all primaries ─▶ excised     refill, own
 //! ```
 //!
 //! Anti-entropy compares causality, which says nothing of values: a plugin that answers twice in different ways, or a disk
@@ -18,14 +18,16 @@
 mod compare;
 mod evidence;
 mod message;
+mod own;
 mod page;
 mod refill;
 mod replace;
+mod report;
 #[cfg(test)]
 mod scrub_test;
 
-pub use evidence::Evidence;
-pub use message::{Check, KeyContent};
+pub use evidence::{Evidence, Loss};
+pub use message::{Check, Found, KeyContent};
 
 pub(crate) use compare::Comparing;
 pub(crate) use page::ScrubPage;
@@ -64,6 +66,10 @@ pub(crate) struct Scrub {
     /// Records of evidence on disk.
     evidence: usize,
     seen: Seen,
+    /// Of whose records was told.
+    reported: report::Reported,
+    /// The last damage that was known when this node took its actor on account of damage.
+    renewed_at: Option<u64>,
 }
 
 /// A walk over all keys of this node.
@@ -84,6 +90,7 @@ struct Seen {
     rot_found: u64,
     divergences: u64,
     repaired: u64,
+    lost: u64,
     evidence_dropped: u64,
 }
 
@@ -106,6 +113,8 @@ pub struct ScrubView {
     pub divergences: u64,
     /// Records and ranges that were repaired.
     pub repaired: u64,
+    /// Of the ranges, those that another replica could not read as a whole either: keys may be lost.
+    pub lost: u64,
     /// Ranges that wait for their repair, or for a replica that can help.
     pub damaged: usize,
     /// Diverging versions that are kept.
@@ -118,7 +127,8 @@ impl Node {
     /// The scrub as an operator sees it.
     pub fn scrub(&self) -> ScrubView {
         let scrub = &self.anti_entropy.scrub;
-        let Seen { passes, records, bytes, rot_found, divergences, repaired, evidence_dropped } = scrub.seen;
+        let Seen { passes, records, bytes, rot_found, divergences, repaired, lost, evidence_dropped } =
+            scrub.seen;
         let place = |pass: &Pass| (pass.keyspace, storage_key::slot_at(&pass.cursor));
         ScrubView {
             slot: scrub.pass.as_ref().map(place),
@@ -129,6 +139,7 @@ impl Node {
             rot_found,
             divergences,
             repaired,
+            lost,
             damaged: scrub.damaged.len() + usize::from(scrub.refill.is_some()),
             evidence: scrub.evidence,
             evidence_dropped,

@@ -6,7 +6,7 @@
 use super::RETRY_MS;
 use super::message::{Check, KEYS_MAX, KeyContent};
 use super::replace::Reason;
-use crate::event::{Effect, Effects, Notice, ScanPage, StorageFailure};
+use crate::event::{Effect, Effects, ScanPage, StorageFailure};
 use crate::id::{KeyspaceId, Millis, NodeId};
 use crate::message::Message;
 use crate::node::{Node, PageSize, ScanFor};
@@ -124,9 +124,8 @@ impl Node {
         effects: &mut Effects,
     ) {
         self.anti_entropy.scrub.seen.rot_found += 1;
-        self.counters.corrupt_records += 1;
         let reason = "its bytes are not those that were written".to_owned();
-        effects.push(Effect::Notice(Notice::CorruptRecord { key: target.storage_key.clone(), reason }));
+        self.corrupt_record(target.storage_key.clone(), reason, effects);
         if let Some(peer) = peer {
             self.want(now, peer, target, causal, Reason::Rot, effects);
         }

@@ -2,21 +2,29 @@
 //!
 //! ```text
 //!   damage known ─▶ number of the damage ─▶ every other member that holds any of it, page by page ─▶ merges, durable
-//!                                                                               all of them, whole ─▶ Excise
+//!                                                            all of them ─▶ a new actor, where dots may be lost ─▶ Excise
 //! ```
 //!
 //! Every other primary must give all that it has: with fewer, a write that the lost copy had acknowledged could be
 //! missing from a quorum that this node then answers in. Until then reads of the range stay errors. What is given up goes on
 //! hiding what is older on this disk, so merges are enough, and they cannot overwrite what comes meanwhile.
-//! Of this node's own records, leaves turn stale (they follow from the keys), hints and evidence are lost.
 //!
-//! In: ranges from scans and the shell's verifier, peers' pages, writes done. Out: merges, `Effect::Excise`. Absent: which
-//! bytes are damaged, which is storage's.
+//! A primary may have lost some of the range itself. It gives what it can read, and waiting would bring no more: all that it
+//! can still get is what others hold, who are asked as well. So two that are damaged in one range do not wait for one another for ever:
+//! the range is given up, and who runs the cluster is told that keys of it may be lost.
+//!
+//! The block may have held dots of this node's that no primary has, but a hint somewhere. A span of the actor's next dot
+//! would claim them, so the next dot is another actor's.
+//!
+//! In: ranges from scans and the shell's verifier, peers' pages, writes done. Out: merges, `Effect::Excise`. Absent: this
+//! node's own records (`own`); which bytes are damaged, which is storage's.
 
+use super::evidence::Loss;
+use super::message::Found;
 use crate::anti_entropy::TreeWrite;
-use crate::anti_entropy::leaf::LeafRecord;
-use crate::event::{Durability, Effect, Effects, Record, ScanPage, StorageFailure, WriteOp};
+use crate::event::{Durability, Effect, Effects, Notice, Record, ScanPage, StorageFailure, WriteOp};
 use crate::id::{KeyspaceId, Millis, NodeId, OpId};
+use crate::mutant::Mutant;
 use crate::node::{Node, PageSize, Purpose, ScanFor};
 use crate::ring::Slot;
 use crate::storage_key;
@@ -60,7 +68,9 @@ pub(super) struct Refill {
     /// Yet to be asked; the last one is.
     peers: Vec<NodeId>,
     /// Where that one's next page begins.
-    cursor: Bytes,
+    pub(super) cursor: Bytes,
+    /// Those that could not read all of it.
+    gaps: BTreeSet<NodeId>,
     op: Option<OpId>,
     writes: usize,
     failed: bool,
@@ -81,8 +91,8 @@ impl Refill {
 pub(crate) enum RefillStep {
     /// A record of a range that is written anew.
     Record(TreeWrite),
-    /// Leaves that turn stale.
-    Leaves,
+    /// This node's own records.
+    Own,
 }
 
 impl Node {
@@ -95,8 +105,7 @@ impl Node {
 
     /// Remembers ranges that cannot be read; whether any of them is new.
     pub(super) fn damage_found(&mut self, ranges: Vec<(Bytes, Bytes)>) -> bool {
-        let mut parts: Vec<(Bytes, Bytes)> = vec![storage_key::derived()];
-        parts.extend(self.keyspaces.catalog().keyspaces.values().map(|entry| storage_key::objects(entry.id)));
+        let parts = self.parts();
         let scrub = &mut self.anti_entropy.scrub;
         let mut found = 0;
         for (from, to) in ranges {
@@ -111,6 +120,21 @@ impl Node {
         }
         scrub.seen.rot_found += found;
         found > 0
+    }
+
+    /// Everything there could be on the disk: own records, the objects of each keyspace, and what lies between, where nothing is.
+    fn parts(&self) -> Vec<(Bytes, Bytes)> {
+        let known: BTreeSet<KeyspaceId> =
+            self.keyspaces.catalog().keyspaces.values().map(|entry| entry.id).collect();
+        let mut parts = vec![storage_key::own_all()];
+        let mut upto = storage_key::own_all().1;
+        for (from, to) in known.into_iter().map(storage_key::objects) {
+            parts.push((upto, from.clone()));
+            upto = to.clone();
+            parts.push((from, to));
+        }
+        parts.push((upto, storage_key::end()));
+        parts
     }
 
     /// Whether a repair of a range is under way, or has begun now.
@@ -132,16 +156,18 @@ impl Node {
                 return true;
             }
         }
-        let damaged = &mut self.anti_entropy.scrub.damaged.0;
-        let due = damaged.iter().find(|(_, at)| **at <= now).map(|(range, _)| range.clone());
+        let damaged = &self.anti_entropy.scrub.damaged.0;
+        // Which leaves stand for keys is known once they are loaded.
+        let is_able = |from: &Bytes| self.anti_entropy.loaded || storage_key::keyspace_of(from).0 != 0;
+        let due = damaged
+            .iter()
+            .find(|((from, _), at)| **at <= now && is_able(from))
+            .map(|(range, _)| range.clone());
         let Some((from, to)) = due else { return false };
-        damaged.remove(&(from.clone(), to.clone()));
+        self.anti_entropy.scrub.damaged.0.remove(&(from.clone(), to.clone()));
         let keyspace = storage_key::keyspace_of(&from);
-        let peers = match keyspace {
-            KeyspaceId(0) => Vec::new(),
-            keyspace => self.holders(keyspace, &from, &to),
-        };
-        let is_alone = keyspace.0 != 0 && peers.is_empty();
+        let peers = self.holders(keyspace, &from, &to);
+        let is_alone = self.keyspaces.by_id(keyspace).is_some() && peers.is_empty();
         if is_alone || peers.iter().any(|peer| !self.is_reachable(*peer)) {
             self.anti_entropy.scrub.damaged.add((from, to), now.after(self.scrub_look_ms()));
             return false;
@@ -155,6 +181,7 @@ impl Node {
             to,
             seen: None,
             peers,
+            gaps: BTreeSet::new(),
             op: None,
             writes: 0,
             failed: false,
@@ -213,6 +240,9 @@ impl Node {
         if refill.failed {
             return self.give_up_refill(now);
         }
+        if self.mutant(Mutant::ExciseBeforeRefill) {
+            return self.end_refill(now, effects);
+        }
         let (keyspace, from, to) = (refill.keyspace, refill.cursor.clone(), refill.to.clone());
         if keyspace.0 == 0 && from < to {
             return self.refill_own(from, to, effects);
@@ -236,7 +266,7 @@ impl Node {
         op: OpId,
         records: Vec<(Bytes, Record)>,
         next: Option<Bytes>,
-        whole: bool,
+        found: Found,
         effects: &mut Effects,
     ) {
         let Some(refill) = &mut self.anti_entropy.scrub.refill else { return };
@@ -245,8 +275,10 @@ impl Node {
         }
         refill.op = None;
         let goes_on = next.as_ref().is_none_or(|next| *next > refill.cursor);
-        if !whole || !goes_on {
-            return self.give_up_refill(now);
+        match found {
+            Found::Whole if goes_on => {}
+            Found::Gaps if goes_on => drop(refill.gaps.insert(from)),
+            _ => return self.give_up_refill(now),
         }
         match next {
             Some(next) => refill.cursor = next,
@@ -280,7 +312,7 @@ impl Node {
         self.await_refill(now);
     }
 
-    fn refill_write(&mut self, step: RefillStep, ops: Vec<WriteOp>, effects: &mut Effects) {
+    pub(super) fn refill_write(&mut self, step: RefillStep, ops: Vec<WriteOp>, effects: &mut Effects) {
         let ticket = self.ticket(Purpose::Refill(step));
         if let Some(refill) = &mut self.anti_entropy.scrub.refill {
             refill.writes += 1;
@@ -301,23 +333,35 @@ impl Node {
         }
     }
 
-    /// What of this node's own records follows from others: leaves are to be worked out anew.
-    fn refill_own(&mut self, from: Bytes, to: Bytes, effects: &mut Effects) {
-        if let Some(refill) = &mut self.anti_entropy.scrub.refill {
-            refill.cursor = to.clone();
-        }
-        let stale = LeafRecord { stale: true, ..LeafRecord::default() }.record();
-        let leaves = self.doubt_leaves(&from, &to);
-        let puts = leaves.into_iter().map(|key| WriteOp::Put { key, record: stale.clone() }).collect();
-        self.refill_write(RefillStep::Leaves, puts, effects);
-    }
-
     fn end_refill(&mut self, now: Millis, effects: &mut Effects) {
-        if let Some(Refill { from, to, seen: Some(seen), .. }) = self.anti_entropy.scrub.refill.take() {
+        if let Some(Refill { keyspace, from, to, seen: Some(seen), gaps, .. }) =
+            self.anti_entropy.scrub.refill.take()
+        {
+            if !gaps.is_empty() {
+                let peers = gaps.into_iter().collect();
+                self.range_lost(Loss { at: now, from: from.clone(), to: to.clone(), peers }, effects);
+            }
+            let scrub = &mut self.anti_entropy.scrub;
+            scrub.seen.repaired += 1;
+            scrub.reported.forget(&from, &to);
+            // A table that was damaged before this actor's first dot holds none of its dots.
+            if keyspace.0 != 0 && scrub.renewed_at.is_none_or(|at| at < seen) {
+                scrub.renewed_at = Some(seen);
+                self.renew(effects);
+            }
             effects.push(Effect::Excise { from, to, seen });
-            self.anti_entropy.scrub.seen.repaired += 1;
         }
         self.scrub_in(now, 0);
+    }
+
+    /// Nobody can read what was there.
+    fn range_lost(&mut self, loss: Loss, effects: &mut Effects) {
+        let keyspace = self.keyspaces.by_id(storage_key::keyspace_of(&loss.from));
+        let keyspace = keyspace.map_or(String::new(), |entry| entry.name.clone());
+        self.keep_evidence(&loss.from, loss.record(), effects);
+        self.anti_entropy.scrub.seen.lost += 1;
+        let Loss { from, to, peers, .. } = loss;
+        effects.push(Effect::Notice(Notice::RangeLost { keyspace, from, to, peers }));
     }
 
     /// It is tried again later: somebody who is needed cannot help now.

@@ -5,7 +5,7 @@
 
 use super::SERVED_MAX;
 use super::evidence::Evidence;
-use super::message::Check;
+use super::message::{Check, Found};
 use crate::event::{Durability, Effect, Effects, Record, ScanPage, StorageFailure, WriteOp};
 use crate::id::{KeyspaceId, Millis, NodeId, OpId};
 use crate::message::Message;
@@ -97,11 +97,11 @@ impl Node {
             Check::Fetch { op, keyspace, from: first, to } => {
                 self.fetch_asked(from, op, keyspace, first, to, effects)
             }
-            Check::Fetched { op, records, next, whole } => {
+            Check::Fetched { op, records, next, found } => {
                 if self.anti_entropy.scrub.wanted.contains_key(&op) {
                     self.wanted_came(from, op, records, effects);
                 } else {
-                    self.refill_came(now, from, op, records, next, whole, effects);
+                    self.refill_came(now, from, op, records, next, found, effects);
                 }
             }
         }
@@ -121,7 +121,7 @@ impl Node {
         let (from, to) = (from.max(first), to.min(end));
         let is_known = self.keyspaces.by_id(keyspace).is_some();
         if !is_known || from >= to || self.anti_entropy.scrub.serving >= SERVED_MAX {
-            let nothing = Check::Fetched { op, records: Vec::new(), next: None, whole: false };
+            let nothing = Check::Fetched { op, records: Vec::new(), next: None, found: Found::Unable };
             effects.push(Effect::Send { to: peer, message: Message::Scrub(nothing) });
             return;
         }
@@ -138,9 +138,9 @@ impl Node {
         effects: &mut Effects,
     ) {
         self.anti_entropy.scrub.serving -= 1;
-        let mut whole = result.is_ok();
+        let is_able = result.is_ok();
         let page = result.unwrap_or_default();
-        whole &= page.damaged.is_empty();
+        let mut whole = page.damaged.is_empty();
         self.damage_found(page.damaged);
         let mut records = page.entries;
         records.retain(|(_, record)| {
@@ -148,7 +148,12 @@ impl Node {
             whole &= sound;
             sound
         });
-        let check = Check::Fetched { op: serving.op, records, next: page.next, whole };
+        let found = match (is_able, whole) {
+            (true, true) => Found::Whole,
+            (true, false) => Found::Gaps,
+            (false, _) => Found::Unable,
+        };
+        let check = Check::Fetched { op: serving.op, records, next: page.next, found };
         effects.push(Effect::Send { to: serving.peer, message: Message::Scrub(check) });
     }
 
@@ -205,7 +210,7 @@ impl Node {
         };
         let evidence =
             Evidence { at: now, peer: wanted.peer, mine, winner, own: own.clone(), taken: record.clone() };
-        self.keep_evidence(&wanted.target.storage_key, &evidence, effects);
+        self.keep_evidence(&wanted.target.storage_key, evidence.record(), effects);
         self.anti_entropy.scrub.seen.repaired += 1;
         match state {
             KeyState::Lww(_) => self.merge_register(&wanted.target, record, Vec::new(), Vec::new(), effects),

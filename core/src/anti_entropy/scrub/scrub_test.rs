@@ -1,6 +1,6 @@
 //! The scrub, told as short stories of three nodes and their disks.
 
-use super::Evidence;
+use super::{Evidence, Loss};
 use crate::catalog::Policy;
 use crate::event::{Event, Notice, Record};
 use crate::id::NodeId;
@@ -238,13 +238,104 @@ fn damaged_leaves_turn_stale_and_their_range_is_given_up() {
 #[test]
 fn of_leaves_that_no_key_ever_had_nothing_is_lost() {
     let (mut cluster, _) = cluster(Policy::Siblings);
-    let range = storage_key::derived();
+    let range = storage_key::own_all();
     cluster.disks[0].retain(|key, _| !(range.0 <= *key && *key < range.1));
     cluster.damage[0].push(range.clone());
     cluster.queue.push_back((0, Event::Damaged { ranges: vec![range] }));
     cluster.run();
     (0..5).for_each(|_| cluster.pass(1_000));
     assert_eq!(cluster.damage[0], []);
-    // Those of the key's branch, of 256.
-    assert_eq!(cluster.disks[0].keys().filter(|key| storage_key::parse_leaf(key).is_some()).count(), 256);
+    assert_eq!(cluster.disks[0].keys().filter(|key| storage_key::parse_leaf(key).is_some()).count(), 1);
+}
+
+#[test]
+fn two_that_lost_the_same_range_take_in_what_anybody_can_read_and_say_what_may_be_lost() {
+    for policy in policies() {
+        let (mut cluster, key) = cluster(policy);
+        let keyspace = storage_key::keyspace_of(&key);
+        let (from, to) = storage_key::objects(keyspace);
+        let sound = cluster.disks[0][&key].clone();
+        let actors: Vec<_> = cluster.nodes.iter().map(|node| node.actor()).collect();
+        // Of five keys the first is nowhere but in the range that both lost, the others in some sound place.
+        let names: Vec<Bytes> = (0..5).map(|n| storage_key::object(keyspace, &[b'a' + n])).collect();
+        let (lost, first, second) = ((names[0].clone(), storage_key::after(&names[0])), &names[1], &names[2]);
+        let holders: [(&Bytes, &[usize]); 4] =
+            [(first, &[0]), (second, &[1]), (&names[3], &[2]), (&names[4], &[0, 1, 2])];
+        for (name, nodes) in holders {
+            nodes.iter().for_each(|node| drop(cluster.disks[*node].insert(name.clone(), sound.clone())));
+        }
+        let single = |key: &Bytes| (key.clone(), storage_key::after(key));
+        for (node, other) in [(0, second), (1, first)] {
+            cluster.damage[node] = vec![lost.clone(), single(other), single(&key)];
+            cluster.disks[node].remove(&key);
+            let ranges = cluster.damage[node].clone();
+            cluster.queue.push_back((node, Event::Damaged { ranges }));
+        }
+        cluster.run();
+        scrub(&mut cluster);
+        assert_eq!((&cluster.damage[0], &cluster.damage[1]), (&vec![], &vec![]));
+        for node in [0, 1] {
+            for name in [&key, first, second] {
+                assert_eq!(cluster.disks[node].get(name), Some(&sound), "node {node}");
+            }
+            assert_ne!(cluster.nodes[node].actor(), actors[node]);
+        }
+        let told: Vec<_> = cluster
+            .notices
+            .iter()
+            .filter_map(|notice| match notice {
+                Notice::RangeLost { keyspace, from, to, peers } => {
+                    Some((keyspace, from, to, peers.as_slice()))
+                }
+                _ => None,
+            })
+            .collect();
+        assert!(told.iter().any(|(name, ..)| *name == "k"));
+        assert!(told.iter().any(|(_, from, to, _)| **from <= lost.0 && lost.1 <= **to));
+        // Where the other had lost nothing, nothing is said to be lost.
+        assert!(told.iter().all(|(_, from, ..)| *from != first && *from != second));
+        let views: u64 = cluster.nodes.iter().map(|node| node.scrub().lost).sum();
+        assert_eq!(views, told.len() as u64);
+        let kept = (0..2).filter_map(|node| cluster.disks[node].get(&storage_key::evidence(&lost.0)));
+        let kept: Vec<Loss> = kept.map(|record| Loss::decode(record).unwrap()).collect();
+        assert!(!kept.is_empty() && kept.iter().all(|loss| (&loss.from, &loss.to) == (&lost.0, &lost.1)));
+        assert!(kept.iter().all(|loss| loss.peers.len() == 1));
+        assert!(from < to && cluster.nodes[2].actor() == actors[2]);
+    }
+}
+
+#[test]
+fn who_a_node_is_and_what_it_knows_is_written_anew_from_memory() {
+    let (mut cluster, _) = cluster(Policy::Siblings);
+    let range = storage_key::own_all();
+    let keys = [storage_key::identity(), storage_key::catalog(), storage_key::members()];
+    cluster.pass(20_000);
+    let before: Vec<_> = keys.iter().map(|key| cluster.disks[0].get(key).cloned()).collect();
+    assert!(before.iter().all(Option::is_some));
+    cluster.disks[0].retain(|key, _| !(range.0 <= *key && *key < range.1));
+    cluster.damage[0].push(range.clone());
+    cluster.queue.push_back((0, Event::Damaged { ranges: vec![range] }));
+    cluster.run();
+    (0..5).for_each(|_| cluster.pass(1_000));
+    assert_eq!(cluster.damage[0], []);
+    for (key, before) in keys.iter().zip(before) {
+        assert_eq!(cluster.disks[0].get(key), before.as_ref(), "{key:?}");
+    }
+    let hints =
+        |notice: &&Notice| matches!(notice, Notice::CorruptRecord { reason, .. } if reason.contains("hints"));
+    assert_eq!(cluster.notices.iter().filter(hints).count(), 1);
+}
+
+#[test]
+fn a_range_over_everything_is_given_up_as_a_whole() {
+    let (mut cluster, key) = cluster(Policy::Siblings);
+    let sound = cluster.disks[0][&key].clone();
+    let range = (Bytes::new(), storage_key::end());
+    cluster.disks[1].clear();
+    cluster.damage[1].push(range.clone());
+    cluster.queue.push_back((1, Event::Damaged { ranges: vec![range] }));
+    cluster.run();
+    scrub(&mut cluster);
+    assert_eq!((cluster.damage[1].len(), cluster.nodes[1].scrub().damaged), (0, 0));
+    assert_eq!(cluster.disks[1].get(&key), Some(&sound));
 }
