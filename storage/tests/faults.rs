@@ -237,3 +237,43 @@ fn while_tables_cannot_be_written_memory_stays_bounded_and_writers_are_told() {
     db.close().unwrap();
     assert_eq!(contents(&open(&fs).unwrap().0).unwrap().0.len(), model.0.len() + 1);
 }
+
+#[test]
+fn a_log_that_cannot_be_started_is_not_tried_again_with_each_write() {
+    let fs = SimFs::new();
+    let (db, _) = open(&fs).unwrap();
+    let newest = || {
+        let number = |path: &std::path::Path| path.file_stem()?.to_str()?.parse::<u64>().ok();
+        let is_log = |path: &std::path::Path| path.extension().is_some_and(|ending| ending == "wal");
+        let files = fs.files().into_iter().filter(|(path, _)| is_log(path));
+        files.filter_map(|(path, _)| number(&path)).max().unwrap()
+    };
+    let before = newest();
+    fs.inject(Fault {
+        kind: OpKind::Name,
+        path_contains: Some(".wal".into()),
+        skip: 0,
+        times: u64::MAX,
+        effect: FaultEffect::NoSpace,
+    });
+    let mut model = Model::default();
+    // Some memtables' worth in the one that there is.
+    let mut taken = 0;
+    for n in 0..1_000 {
+        let op = vec![put(&format!("k{n}"), &"x".repeat(20))];
+        match db.write(op.clone(), Durability::Sync) {
+            Ok(()) => model.apply(&op),
+            Err(Error::NoSpace { .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+        taken += 1;
+        rest(&db);
+    }
+    assert_eq!(newest(), before);
+    fs.heal();
+    db.flush().unwrap();
+    let tried = newest() - before;
+    assert!((2..=16).contains(&tried) && taken > 50, "{tried} file numbers for {taken} writes");
+    assert_eq!(contents(&db).unwrap(), model);
+    assert_eq!(contents(&open(&fs.crash_image(1)).unwrap().0).unwrap(), model);
+}

@@ -34,6 +34,8 @@ pub(super) struct LogState {
     pub(super) sequence_next: u64,
     /// When the oldest unsynced interval write was written; unused when stepped.
     pub(super) unsynced_since: Option<Instant>,
+    /// A new log could not be started: the size of the memtable at which that is tried again; 0 while all is well.
+    pub(super) retry_at_bytes: usize,
     /// Set by `close`: nothing may be appended after the seal.
     pub(super) sealed: bool,
 }
@@ -193,8 +195,14 @@ impl Inner {
         {
             return Err(failure);
         }
+        if held < log.retry_at_bytes {
+            return Ok(());
+        }
+        let held_max = 4 * self.options.memtable_bytes;
         match self.rotate(log) {
-            Err(error) if self.check_poison().is_ok() && held < 4 * self.options.memtable_bytes => {
+            Err(error) if self.check_poison().is_ok() && held < held_max => {
+                // Not with each commit: what fails is rarely better a moment later.
+                log.retry_at_bytes = (held + self.options.memtable_bytes / 4).min(held_max);
                 tracing::warn!(%error, "could not start a new log; the old one grows on");
                 Ok(())
             }
@@ -214,6 +222,7 @@ impl Inner {
         let writer = self.start_log(&log.writer)?;
         let active = Arc::new(Memtable::new(writer.number(), log.sequence_next));
         log.writer = writer;
+        log.retry_at_bytes = 0;
         log.unsynced_since = None;
         let mut shape = self.shape.write();
         *shape = Arc::new(shape.frozen_into(active));

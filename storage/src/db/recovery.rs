@@ -134,6 +134,7 @@ pub(super) fn open(
             writer: replayed.writer,
             sequence_next: replayed.sequence_next,
             unsynced_since: None,
+            retry_at_bytes: 0,
             sealed: false,
         }),
         hash_seed: levels.hash_seed,
