@@ -4,7 +4,8 @@
 //! operations are kept one by one ([`WINDOW`] of them), older ones are folded into a sum:
 //!
 //! ```text
-//!   actor A:   everything up to 40, summed │ 41 id sum │ 44 id sum │ … at most WINDOW, more only while duplicates live
+//!   actor A:   everything up to 40, summed │ 41 id sum │ 44 id sum │ … at most WINDOW
+//!              of those in the sum, spent: 37 id │ …      only those of which another actor keeps a copy
 //! ```
 //!
 //! Folding happens only where an operation of that very actor is applied, never in a join. So of two histories the one
@@ -14,9 +15,12 @@
 //! *What is relied on:* an actor's operation on a key is shown a state that contains that actor's earlier
 //! operations on it, all but the latest `WINDOW`. An operation that comes later than that is rejected, not lost.
 //! *Retries:* an operation whose id is among the kept ones changes nothing. If a retry was applied on both sides
-//! of a partition, both copies are kept and counted once, until the copies are `4 * WINDOW` operations old.
+//! of a partition, both copies are kept and counted once. Of several the lowest dot counts, unless one was counted already: when such a
+//! one is folded its id stays behind, spent, for as long as another actor keeps a copy, that of an actor that is gone perhaps
+//! for ever. A copy that nobody has seen before the other one was folded counts again.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use merganser_plugin_sdk::{Operation, Rejection};
 
@@ -67,6 +71,8 @@ struct Actor<T> {
     mark: u64,
     folded: T,
     recent: BTreeMap<u64, Entry<T>>,
+    /// Ids of operations in `folded` of which another actor keeps a copy. Follows from what this actor folded, as `folded` does.
+    spent: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +93,7 @@ impl<T: Tally> History<T> {
     pub fn record(&mut self, operation: &Operation<'_>, sum: T) -> Result<Outcome, Rejection> {
         let id = digest(operation.id);
         let known_id = |entry: &Entry<T>| id != 0 && entry.id == id;
-        if self.actors.values().any(|actor| actor.recent.values().any(known_id)) {
+        if self.is_spent(id) || self.actors.values().any(|actor| actor.recent.values().any(known_id)) {
             return Ok(Outcome::Known);
         }
         let dot = operation.dot.order();
@@ -105,21 +111,23 @@ impl<T: Tally> History<T> {
             && actor.recent.len() > WINDOW
             && let Some((&counter, entry)) = actor.recent.first_key_value()
         {
-            // Of several copies of an operation the lowest dot counts; the others are worth nothing.
-            let copies = self.copies(entry.id).filter(|&dot| dot != (of, counter));
-            let (lower, higher) = copies.fold((false, false), |(lower, higher), dot| {
-                (lower || dot < (of, counter), higher || dot > (of, counter))
-            });
-            if higher && actor.recent.len() <= 4 * WINDOW {
-                return;
-            }
+            let (id, own) = (entry.id, (of, counter));
+            let is_counted = self.is_spent(id) || self.copies(id).any(|dot| dot < own);
+            let has_copies = self.copies(id).any(|dot| dot != own);
+            let spent = actor.spent.clone().into_iter().filter(|&(_, id)| self.copies(id).next().is_some());
+            let spent = spent.chain((!is_counted && has_copies).then_some((counter, id))).collect();
             let actor = self.actors.get_mut(&of).expect("it was just looked at");
-            let (counter, entry) = actor.recent.pop_first().expect("it was just looked at");
-            actor.mark = counter;
-            if !lower {
+            let (_, entry) = actor.recent.pop_first().expect("it was just looked at");
+            (actor.mark, actor.spent) = (counter, spent);
+            if !is_counted {
                 actor.folded.add(&entry.sum);
             }
         }
+    }
+
+    /// Whether an operation with this id is in somebody's sum.
+    fn is_spent(&self, id: u64) -> bool {
+        id != 0 && self.actors.values().any(|actor| actor.spent.values().any(|&spent| spent == id))
     }
 
     fn copies(&self, id: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
@@ -132,7 +140,8 @@ impl<T: Tally> History<T> {
     /// What all operations add up to, copies counted once.
     pub fn total(&self) -> T {
         let mut total = T::default();
-        let mut seen = std::collections::BTreeSet::new();
+        let spent = self.actors.values().flat_map(|actor| actor.spent.values().copied());
+        let mut seen: BTreeSet<u64> = spent.collect();
         for actor in self.actors.values() {
             total.add(&actor.folded);
             for entry in actor.recent.values() {
@@ -149,9 +158,18 @@ impl<T: Tally> History<T> {
         for (&id, theirs) in &other.actors {
             let ours = self.actors.entry(id).or_default();
             match ours.mark.cmp(&theirs.mark) {
-                std::cmp::Ordering::Less => (ours.mark, ours.folded) = (theirs.mark, theirs.folded.clone()),
-                std::cmp::Ordering::Equal => ours.folded.join(&theirs.folded),
-                std::cmp::Ordering::Greater => {}
+                Ordering::Less => {
+                    (ours.mark, ours.folded) = (theirs.mark, theirs.folded.clone());
+                    ours.spent = theirs.spent.clone();
+                }
+                Ordering::Equal => {
+                    ours.folded.join(&theirs.folded);
+                    for (&counter, &id) in &theirs.spent {
+                        let ours = ours.spent.entry(counter).or_insert(id);
+                        *ours = id.max(*ours);
+                    }
+                }
+                Ordering::Greater => {}
             }
             for (&counter, entry) in &theirs.recent {
                 let ours = ours.recent.entry(counter).or_insert_with(|| entry.clone());
@@ -176,6 +194,11 @@ impl<T: Tally> History<T> {
                 writer.number(entry.id.into());
                 entry.sum.write(writer);
             }
+            writer.number(actor.spent.len() as u128);
+            for (&counter, &id) in &actor.spent {
+                writer.number(counter.into());
+                writer.number(id.into());
+            }
         }
     }
 
@@ -184,8 +207,7 @@ impl<T: Tally> History<T> {
         let mut actors = BTreeMap::new();
         for _ in 0..reader.count()? {
             let id = reader.number64()?;
-            let mut actor =
-                Actor { mark: reader.number64()?, folded: T::read(reader)?, recent: BTreeMap::new() };
+            let mut actor = Actor { mark: reader.number64()?, folded: T::read(reader)?, ..Actor::default() };
             if actor.mark == 0 && actor.folded != T::default() {
                 return Err(Rejection::malformed("a sum of no operations"));
             }
@@ -200,6 +222,16 @@ impl<T: Tally> History<T> {
             }
             if last == 0 || actors.last_key_value().is_some_and(|(&before, _)| id <= before) {
                 return Err(Rejection::malformed("actors are empty or not in order"));
+            }
+            for _ in 0..reader.count()? {
+                let (counter, spent) = (reader.number64()?, reader.number64()?);
+                let is_next = actor.spent.last_key_value().is_none_or(|(&before, _)| before < counter);
+                if counter == 0 || counter > actor.mark || spent == 0 || !is_next {
+                    return Err(Rejection::malformed(
+                        "spent ids are of no operation in the sum, or not in order",
+                    ));
+                }
+                actor.spent.insert(counter, spent);
             }
             actors.insert(id, actor);
         }

@@ -58,6 +58,69 @@ fn a_retry_on_both_sides_of_a_partition_counts_once_also_after_folding() {
 }
 
 #[test]
+fn a_copy_of_an_actor_that_is_gone_counts_once_for_ever() {
+    // Actor 9 is gone and never folds, so its copy stays; the one that counts is the lower or the higher.
+    for alive in [1, 20] {
+        let (mut state, mut gone) = (History::default(), History::default());
+        record(&mut state, alive, 1, "same", 100);
+        record(&mut gone, 9, 1, "same", 100);
+        state.join(&gone);
+        for counter in 2..=500 {
+            record(&mut state, alive, counter, &format!("{counter}"), 1);
+            assert_eq!(state.total(), Sum(100 + counter - 1), "actor {alive}");
+        }
+        assert_eq!(record(&mut state, alive, 501, "same", 100), Outcome::Known);
+        assert_eq!(record(&mut state, 30, 1, "same", 100), Outcome::Known);
+        let before = state.clone();
+        state.join(&gone);
+        assert_eq!(state, before);
+        assert!(state.actors.values().all(|actor| actor.recent.len() <= WINDOW && actor.spent.len() <= 1));
+    }
+}
+
+#[test]
+fn copies_in_any_number_count_once_in_whatever_order_states_meet() {
+    for seed in 0..20u64 {
+        let mut choices = Choices::new(&seed.to_le_bytes());
+        let mut replicas = vec![History::default(); 4];
+        let mut counters = [0u64; 4];
+        let mut expected = 0;
+        // Retries come while no more than the window lies between, each at most once at every replica.
+        for round in 0..24u64 {
+            for op in 0..8u64 {
+                let (sum, copies) = (choices.below(100), 1 + choices.below(4));
+                expected += sum;
+                let first = choices.below(4);
+                for copy in 0..copies {
+                    let at = ((first + copy) % 4) as usize;
+                    counters[at] += 1;
+                    record(&mut replicas[at], at as u64, counters[at], &format!("{round}/{op}"), sum);
+                }
+            }
+            for _ in 0..6 {
+                let from = replicas[choices.below(4) as usize].clone();
+                replicas[choices.below(4) as usize].join(&from);
+            }
+            // Not one falls behind by more than the window.
+            if round % 3 == 0 {
+                let all = replicas.clone();
+                replicas.iter_mut().for_each(|replica| all.iter().for_each(|other| replica.join(other)));
+            }
+        }
+        let all = replicas.clone();
+        for replica in &mut replicas {
+            all.iter().for_each(|other| replica.join(other));
+            assert_eq!(replica.total(), Sum(expected), "seed {seed}");
+            let mut writer = Writer::new(b"TST1");
+            replica.write(&mut writer);
+            let bytes = writer.finish();
+            let mut reader = Reader::new(&bytes, b"TST1").unwrap();
+            assert_eq!(History::read(&mut reader).as_ref(), Ok(&*replica));
+        }
+    }
+}
+
+#[test]
 fn a_dot_below_the_mark_is_rejected_rather_than_lost() {
     let mut history = History::default();
     for counter in 10..60 {
