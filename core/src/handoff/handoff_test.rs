@@ -453,6 +453,23 @@ fn hints_outlive_a_restart_and_go_home_after_it() {
 }
 
 #[test]
+fn hints_that_damage_hides_at_the_start_go_home_once_it_is_given_up() {
+    let mut scene = Scene::new(5, Policy::Siblings);
+    scene.down(2);
+    scene.wrote(0, Level::All, "v", Basis::Blind);
+    // It lies above the damaged block, so it is what remains.
+    let keeper = scene.walk[3];
+    scene.cluster.damage[keeper].push(storage_key::hints_all());
+    scene.restart(3);
+    assert!(scene.cluster.nodes[keeper].holds_hint(&Scene::object()), "nobody knows");
+    scene.time();
+    scene.up(2);
+    scene.time();
+    assert_eq!(scene.cluster.damage[keeper], []);
+    assert_eq!((scene.hints_on_disk(), scene.values(2)), (0, vec!["v".to_owned()]));
+}
+
+#[test]
 fn a_hint_may_be_held_until_those_from_before_the_start_are_counted() {
     let mut scene = Scene::new(3, Policy::Siblings);
     let config = scene.cluster.nodes[0].config.clone();

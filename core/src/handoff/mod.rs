@@ -46,6 +46,8 @@ pub(crate) struct Hints {
     /// Those from before the start are counted.
     counted: bool,
     is_counting: bool,
+    /// Of those that are being counted some cannot be read.
+    is_damaged: bool,
     passes: BTreeMap<NodeId, Pass>,
     /// When a target is next looked at.
     rests: BTreeMap<NodeId, Millis>,
@@ -142,6 +144,7 @@ impl Node {
     /// Counts what is kept from before the start; then hints may go home.
     pub(crate) fn count_hints(&mut self, from: Option<Bytes>, effects: &mut Effects) {
         let (first, to) = storage_key::hints_all();
+        self.hints.is_damaged &= from.is_some();
         let from = from.unwrap_or(first);
         self.hints.is_counting = true;
         let page = PageSize::heads(COUNT_RECORDS_MAX, COUNT_BYTES_MAX);
@@ -165,12 +168,16 @@ impl Node {
             let shelf = self.hints.shelves.entry(target).or_default();
             shelf.count_in(HintId::of(&object), size_bytes + object.len() as u64, since);
         }
+        // Hints that are newer than the damage may be hidden by it: once it is given up, all are counted again.
+        self.hints.is_damaged |= !page.damaged.is_empty();
+        self.damage_told(now, page.damaged.clone());
         self.report_damaged(page.damaged, effects);
         match page.next {
             Some(next) => self.count_hints(Some(next), effects),
             None => {
-                self.hints.counted = true;
-                self.wake_hints(now);
+                self.hints.counted = !self.hints.is_damaged;
+                let at = if self.hints.counted { now } else { now.after(self.config.hint_period_ms) };
+                self.wake_hints(at);
             }
         }
     }
