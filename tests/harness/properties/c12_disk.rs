@@ -54,6 +54,18 @@ impl Promises {
         }
     }
 
+    /// A damaged range was given up: what is there now is what other replicas had. It may be less where the fence has
+    /// retired or collected what this copy, which could not be read, still held.
+    pub fn given_up(&mut self, is_within: impl Fn(&Bytes) -> bool, read: impl Fn(&Bytes) -> Option<Record>) {
+        let within: Vec<Bytes> = self.held.keys().filter(|key| is_within(key)).cloned().collect();
+        for key in within {
+            match read(&key) {
+                Some(record) => drop(self.held.insert(key, vec![record])),
+                None => drop(self.held.remove(&key)),
+            }
+        }
+    }
+
     /// The process has died: what was under way may be there or not.
     pub fn process_died(&mut self) {
         self.pending.clear();

@@ -233,8 +233,10 @@ impl World {
     fn excise(&mut self, node: usize, keys: KeySpan, seen: u64) {
         let Some(process) = &self.machines[node].process else { return };
         let excised = process.db.excise(&keys, seen);
-        if matches!(excised, Err(Error::Poisoned { .. })) {
-            self.die_of_storage(node);
+        match excised {
+            Err(Error::Poisoned { .. }) => self.die_of_storage(node),
+            Ok(pieces) if pieces > 0 => self.machines[node].range_given_up(&keys),
+            _ => {}
         }
     }
 

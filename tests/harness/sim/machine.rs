@@ -19,7 +19,7 @@ use merganser_core::mutant::Mutant;
 use merganser_core::version::{KeyState, codec};
 use merganser_core::{Node, fold, handoff, storage_key};
 use merganser_storage::fs::sim::SimFs;
-use merganser_storage::{CommitSink, Db, Error, Fold, FoldError, Op};
+use merganser_storage::{CommitSink, Db, Error, Fold, FoldError, KeySpan, Op};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -252,6 +252,13 @@ impl Machine {
             let found = process.db.get(key).map_err(|error| error.to_string())?;
             Ok(found.as_ref().map(to_core))
         })
+    }
+
+    /// What the disk holds of a range now is what counts.
+    pub(super) fn range_given_up(&mut self, keys: &KeySpan) {
+        let Some(process) = &self.process else { return };
+        let read = |key: &Bytes| process.db.get(key).ok().flatten().map(|record| to_core(&record));
+        self.promises.given_up(|key| keys.from <= *key && *key < keys.to, read);
     }
 
     /// All keys on the disk of a running process.
