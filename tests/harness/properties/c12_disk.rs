@@ -29,6 +29,15 @@ impl Promises {
         self.pending.insert(ticket, ops.to_vec());
     }
 
+    /// Writes were handed over that nobody syncs: of what they replace (a refill had synced it, say) the disk may hold either.
+    pub fn replaced_unsynced(&mut self, ops: &[WriteOp]) {
+        for op in ops {
+            if let WriteOp::Put { key, .. } | WriteOp::Remove { key } = op {
+                self.held.remove(key);
+            }
+        }
+    }
+
     /// Storage has said what became of them.
     pub fn done(&mut self, ticket: u64, done: bool) {
         let Some(ops) = self.pending.remove(&ticket).filter(|_| done) else { return };

@@ -51,6 +51,8 @@ impl World {
                     self.judge_ops(node, &ops)?;
                     if durability == Durability::Sync {
                         self.machines[node].promises.submitted(ticket.0, &ops);
+                    } else {
+                        self.machines[node].promises.replaced_unsynced(&ops);
                     }
                     let mut durability = to_durability(durability);
                     if self.options.bug == Some(Bug::WriteDoneBeforeSync) {
