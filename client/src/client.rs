@@ -15,7 +15,7 @@ use crate::{
     topology,
 };
 use futures::{StreamExt, stream::FuturesUnordered};
-use merganser_proto::v1::{pipeline_reply::Outcome, pipeline_request::Request};
+use merganser_proto::v1::{self, pipeline_reply::Outcome, pipeline_request::Request};
 use parking_lot::{Mutex, RwLock};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
@@ -68,6 +68,18 @@ pub(crate) struct Times {
     pub(crate) hedged: bool,
 }
 
+/// Who is asked next.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Nobody,
+    At(usize, Instant),
+    /// The one after this one, if it goes on saying nothing.
+    IfSilent {
+        candidate: usize,
+        since: Instant,
+    },
+}
+
 /// How a request may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
@@ -99,7 +111,8 @@ impl Builder {
     }
 
     /// When a node has been silent for so long, and for four times as long as slow answers take,
-    /// the next one is asked too, and the first answer counts. 250 ms; `Duration::MAX`: never.
+    /// the next one is asked too, and the first answer counts; for a write the node must also leave a
+    /// plain question unanswered for as long. 250 ms; `Duration::MAX`: never.
     pub fn hedge_after(mut self, after: Duration) -> Builder {
         self.settings.hedge_after = after;
         self
@@ -249,8 +262,7 @@ impl Client {
         let mut fate = Fate::default();
         let mut attempts = 0;
         let mut under_way = FuturesUnordered::new();
-        // Who is asked next, and when.
-        let mut next = Some((0, Instant::now()));
+        let mut next = Next::At(0, Instant::now());
         // Who was asked first of those who are.
         let mut silent = None;
         loop {
@@ -258,19 +270,18 @@ impl Client {
             let (candidate, began, outcome) = tokio::select! {
                 biased;
                 Some(ended) = under_way.next() => ended,
-                candidate = when_due(next) => {
+                candidate = self.when_due(next, &candidates, repeat) => {
                     let began = Instant::now();
                     let limit = deadline.duration_since(began).min(times.attempt);
-                    let patience = self.inner.hedge.after();
                     attempts += 1;
                     let asked = self.attempt(&candidates[candidate], limit, &attempt);
                     under_way.push(async move { (candidate, began, asked.await) });
                     // Of one request two attempts at most are under way.
-                    next = None;
+                    next = Next::Nobody;
                     if alone {
                         silent = Some(candidate);
-                        if hedged && patience < limit && attempts < settings.patience.attempts_max {
-                            next = Some(((candidate + 1) % candidates.len(), began + patience));
+                        if hedged && self.inner.hedge.after() < limit && attempts < settings.patience.attempts_max {
+                            next = Next::IfSilent { candidate, since: began };
                         }
                     }
                     continue;
@@ -305,7 +316,7 @@ impl Client {
             };
             match step {
                 // The other attempt may yet succeed, unless this one is for certain all that will be.
-                Step::GiveUp if !under_way.is_empty() && retry::is_curable(&error) => next = None,
+                Step::GiveUp if !under_way.is_empty() && retry::is_curable(&error) => next = Next::Nobody,
                 Step::GiveUp if repeat == Repeat::Write => {
                     if !under_way.is_empty() {
                         fate.note_under_way();
@@ -315,9 +326,43 @@ impl Client {
                 Step::GiveUp => return Err(error),
                 Step::Ask { candidate, after } => {
                     tracing::debug!(%error, attempts, next = &*candidates[candidate], ?after, "asking again");
-                    next = Some((candidate, Instant::now() + after));
+                    next = Next::At(candidate, Instant::now() + after);
                 }
             }
+        }
+    }
+
+    /// Who is to be asked, once somebody is.
+    async fn when_due(&self, next: Next, candidates: &[Arc<str>], repeat: Repeat) -> usize {
+        match next {
+            Next::Nobody => std::future::pending().await,
+            Next::At(candidate, due) => {
+                if due > Instant::now() {
+                    tokio::time::sleep_until(due).await;
+                }
+                candidate
+            }
+            Next::IfSilent { candidate, since } => {
+                let patience = self.inner.hedge.after();
+                tokio::time::sleep_until(since + patience).await;
+                // A write is only slow at a node that answers something else, and stays there: at a
+                // second node it would get a second dot.
+                while repeat == Repeat::Write && self.answers(&candidates[candidate], patience).await {
+                    tokio::time::sleep(patience).await;
+                }
+                (candidate + 1) % candidates.len()
+            }
+        }
+    }
+
+    /// Whether a node says anything at all: to a request that makes no sense.
+    async fn answers(&self, address: &Arc<str>, limit: Duration) -> bool {
+        let Ok(link) = self.inner.link(address) else { return false };
+        let mut kv = link.kv();
+        match tokio::time::timeout(limit, kv.get(v1::GetRequest::default())).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(status)) => !matches!(link.error(&status), Error::Unavailable { .. }),
+            Err(_) => false,
         }
     }
 
@@ -358,15 +403,6 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("seeds", &self.inner.seeds).finish_non_exhaustive()
     }
-}
-
-/// The candidate that is due, once it is.
-async fn when_due(next: Option<(usize, Instant)>) -> usize {
-    let Some((candidate, due)) = next else { return std::future::pending().await };
-    if due > Instant::now() {
-        tokio::time::sleep_until(due).await;
-    }
-    candidate
 }
 
 /// A keyspace and a key in it.

@@ -2,8 +2,10 @@
 //!
 //! A node that hangs (paused, cut off, its disk stuck) says nothing, so waiting for its failure
 //! means waiting for a time limit. Here a request goes to the next node as well once it has taken
-//! much longer than requests do, and whichever answers first counts. Reads change nothing, and
-//! all attempts of a write carry one request id, so neither is done twice.
+//! much longer than requests do, and whichever answers first counts. Reads change nothing. All
+//! attempts of a write carry one request id, but two nodes that do not know of each other give it
+//! two dots, and who replaces what he saw of it replaces one of them. So a write goes to a second node
+//! only if the first one answers nothing at all, as it would after any time limit.
 //!
 //! In: how long answers took. Out: how long to wait. Where everything is slow, so is this: what
 //! is hedged stays a small part. Absent: requests; this is one number.

@@ -129,12 +129,14 @@ fn close(address: &str, waiting: &Mutex<Waiting>, ended: Error) {
         Error::Unavailable { .. } => ended,
         other => lost(address, &other.what()),
     };
-    let waiters: Vec<Waiter> = {
+    let mut waiters: Vec<(u64, Waiter)> = {
         let mut waiting = waiting.lock();
         waiting.closed = Some(ended.clone());
-        waiting.by_id.drain().map(|(_, waiter)| waiter).collect()
+        waiting.by_id.drain().collect()
     };
-    for waiter in waiters {
+    // In the order in which they came.
+    waiters.sort_unstable_by_key(|(id, _)| *id);
+    for (_, waiter) in waiters {
         let _ = waiter.send(Err(ended.clone()));
     }
 }
