@@ -30,8 +30,9 @@ pub(crate) fn incoming<N: Network>(
         let slots = Arc::new(Semaphore::new(connections_max));
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
             let accepted = tokio::select! {
-                accepted = N::accept(&listener) => accepted,
+                biased;
                 () = sockets.closed() => return,
+                accepted = N::accept(&listener) => accepted,
             };
             match accepted {
                 Ok(stream) => {

@@ -362,6 +362,7 @@ impl<N: Network> Parts<N> {
 
         let mut driver = tokio::spawn(self.driver.run(self.inputs));
         tokio::select! {
+            biased;
             // Also when the handle was dropped without a word.
             _ = &mut stop => {}
             stopped = &mut driver => return stopped.map_err(|_| Error::Panicked),

@@ -76,14 +76,15 @@ async fn follow(
             last = Some(now);
         }
         tokio::select! {
-            changed = topology.changed() => if changed.is_err() { return },
-            () = replies.closed() => return,
+            biased;
             stopping = stopping.changed() => {
                 // Set once and never taken back.
                 drop(stopping);
                 let _ = replies.send(Err(gone())).await;
                 return;
             }
+            () = replies.closed() => return,
+            changed = topology.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -63,9 +63,10 @@ async fn read(
             requests.message().await
         };
         let request = tokio::select! {
-            request = next => request.map_err(|status| sizes::too_large(&status).unwrap_or(status))?,
-            () = &mut unread => return Ok(()),
+            biased;
             _ = &mut stopped => return Err(super::gone()),
+            () = &mut unread => return Ok(()),
+            request = next => request.map_err(|status| sizes::too_large(&status).unwrap_or(status))?,
         };
         let Some(PipelineRequest { id, request }) = request else { return Ok(()) };
         match decode(&kv, request) {

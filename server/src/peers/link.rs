@@ -143,8 +143,9 @@ async fn run(shared: &Shared, peer: NodeId, name: &str, frames: &mut Streaming<F
     let reason = loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break "closed".to_owned() };
         let frame = tokio::select! {
-            frame = frames.message() => frame,
+            biased;
             () = outbox.closed() => break "closed by this node".to_owned(),
+            frame = frames.message() => frame,
         };
         match frame {
             Ok(Some(Frame { frame: Some(frame::Frame::Messages(messages)) })) => {
