@@ -7,3 +7,4 @@ mod lifecycle;
 mod limits;
 mod links;
 mod operators;
+mod simulated;
