@@ -89,6 +89,10 @@ impl World {
         }
         let seconds = (self.now_us - begun).div_ceil(1_000_000);
         self.count(&format!("came together within {seconds:>2} s"));
+        if self.coverage.contains_key("fault BitRot") {
+            // The repair that made it whole gave its node another actor, which the others are yet to hear of.
+            self.run_for(LULL_US)?;
+        }
         self.judge_members()?;
         for end in &self.ends() {
             properties::at_end(&self.history, end)?;
