@@ -68,7 +68,7 @@ pub struct Config {
     pub anti_entropy_period_ms: u64,
     /// What repair may send each second.
     pub repair_bytes_per_s: u64,
-    /// How often what deletes leave behind is looked for; 0, the default until it has been proven longer: never.
+    /// How often what deletes leave behind is looked for; 0: never.
     pub collect_period_ms: u64,
     /// How long a collected key is remembered: longer than any message or request can be under way.
     pub grave_ms: u64,
@@ -117,7 +117,7 @@ impl Config {
             hint_period_ms: 500,
             anti_entropy_period_ms: 10_000,
             repair_bytes_per_s: 32 << 20,
-            collect_period_ms: 0,
+            collect_period_ms: 200,
             grave_ms: 300_000,
             in_flight_max: 20_000,
             cost_in_flight_max: 256 << 20,

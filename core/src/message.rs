@@ -134,6 +134,8 @@ pub enum Refusal {
     NotStandIn,
     /// It keeps as many hints for that node as it may.
     HintsFull,
+    /// It has vouched that it keeps nothing of what is about to be collected (R9).
+    Collecting,
 }
 
 /// A replica's answer to a read.
@@ -350,6 +352,7 @@ fn refusal_byte(refusal: Refusal) -> u8 {
         Refusal::Malformed => 3,
         Refusal::NotStandIn => 4,
         Refusal::HintsFull => 5,
+        Refusal::Collecting => 6,
     }
 }
 
@@ -360,6 +363,7 @@ fn read_refusal(byte: u8) -> Result<Refusal, Malformed> {
         3 => Ok(Refusal::Malformed),
         4 => Ok(Refusal::NotStandIn),
         5 => Ok(Refusal::HintsFull),
+        6 => Ok(Refusal::Collecting),
         _ => Err(Malformed("refusal")),
     }
 }

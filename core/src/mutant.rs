@@ -73,7 +73,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 27] = [
+    pub const ALL: [Mutant; 30] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -92,6 +92,9 @@ impl Mutant {
         Mutant::LostWritesAcknowledged,
         Mutant::TreeForgetsAWrite,
         Mutant::EqualContextPingPong,
+        Mutant::ReapByTime,
+        Mutant::ReapWithoutHintCheck,
+        Mutant::NoGrave,
         Mutant::ReadJoinsRunningFlight,
         Mutant::HintCountedBeforeDurable,
         Mutant::HintDroppedBeforeAck,

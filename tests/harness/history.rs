@@ -14,7 +14,7 @@ use crate::losses::Losses;
 use bytes::Bytes;
 use merganser_core::catalog::{DeleteSemantics, Policy};
 use merganser_core::event::Durability;
-use merganser_core::id::{Dot, KeyspaceId, RequestId};
+use merganser_core::id::{Dot, KeyspaceId, Millis, RequestId};
 use merganser_core::version::{DotSet, KeyState, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,11 +111,31 @@ pub struct DotFact {
     pub op: Option<OpIndex>,
     /// None: a delete.
     pub value: Option<Bytes>,
+    /// From when on it reads as a delete.
+    pub expires_at: Option<Millis>,
     /// Its stamp.
     pub stamp: Stamp,
     /// What a resolution was made from; empty for a client's write.
     pub merged_from: Vec<Dot>,
 }
+
+impl DotFact {
+    /// Whether it is a delete, or reads as one at `now`.
+    pub fn is_gone(&self, now: Millis) -> bool {
+        self.value.is_none() || self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether `other`, under the same dot, is the same write; bytes that have expired may be gone.
+    pub fn is_same_write(&self, other: &DotFact) -> bool {
+        let let_go = other.value.is_none() && other.expires_at.is_some();
+        let other =
+            DotFact { value: if let_go { self.value.clone() } else { other.value.clone() }, ..other.clone() };
+        *self == other
+    }
+}
+
+/// When all that expires has expired.
+pub const END: Millis = Millis(u64::MAX);
 
 /// An OK to a write.
 #[derive(Clone, Debug)]
@@ -152,6 +172,9 @@ pub struct History {
     pub ops: Vec<Op>,
     /// Writes that some state showed.
     pub dots: BTreeMap<Dot, DotFact>,
+    /// For each resolution, what was gone when it was stored and is covered by it: deletes, and what
+    /// had expired, are not in its receipt.
+    passed_over: BTreeMap<Dot, Vec<Dot>>,
     /// For each write, the writes that had seen it.
     pub superseders: BTreeMap<Dot, Vec<Dot>>,
     /// Which writes put a value with this id.
@@ -164,7 +187,7 @@ pub struct History {
     pub retired: BTreeMap<KeyIndex, DotSet>,
     /// What was collected, by key.
     pub collected: BTreeMap<KeyIndex, Collected>,
-    /// Deletes by key, in causal keyspaces.
+    /// Deletes by key, and writes that sooner or later are, in causal keyspaces.
     tombstones: BTreeMap<KeyIndex, Vec<Dot>>,
     /// What machines lost.
     pub losses: Losses,
@@ -216,21 +239,43 @@ impl History {
         for older in seen {
             self.superseders.entry(*older).or_default().push(dot);
         }
-        if fact.value.is_none() {
+        if fact.value.is_none() || fact.expires_at.is_some() {
             self.tombstones.entry(fact.key).or_default().push(dot);
         }
         self.dots.insert(dot, fact);
     }
 
-    /// Deletes of a key that a context covers.
-    pub fn deletes_within(&self, key: KeyIndex, context: &DotSet) -> Vec<Dot> {
+    /// The state in which a resolution is first seen.
+    pub fn resolved_within(&mut self, key: KeyIndex, dot: Dot, state: &KeyState) {
+        let live = state.live_dots();
+        let mut gone = self.deletes_within(key, &state.seen(), END);
+        gone.retain(|gone| !live.contains(gone));
+        self.passed_over.insert(dot, gone);
+    }
+
+    /// Deletes of a key that a context covers, and what has expired by `now`.
+    pub fn deletes_within(&self, key: KeyIndex, context: &DotSet, now: Millis) -> Vec<Dot> {
         let deletes = self.tombstones.get(&key).map_or(&[][..], Vec::as_slice);
-        deletes.iter().copied().filter(|dot| context.contains(*dot)).collect()
+        let is_gone = |dot: &Dot| self.dots.get(dot).is_some_and(|fact| fact.is_gone(now));
+        deletes.iter().copied().filter(|dot| context.contains(*dot) && is_gone(dot)).collect()
+    }
+
+    /// Writes of a key that a context covers, that have not expired by `now`, and that nothing which it
+    /// covers had seen.
+    pub fn unexpired_within(&self, key: KeyIndex, context: &DotSet, now: Millis) -> Vec<Dot> {
+        let expiring = self.tombstones.get(&key).map_or(&[][..], Vec::as_slice);
+        let lives = |dot: &Dot| self.dots.get(dot).is_some_and(|fact| !fact.is_gone(now));
+        let superseded = |dot: &Dot| {
+            let later = self.superseders.get(dot).map_or(&[][..], Vec::as_slice);
+            later.iter().any(|later| context.contains(*later))
+        };
+        let within = expiring.iter().copied().filter(|dot| context.contains(*dot));
+        within.filter(|dot| lives(dot) && !superseded(dot)).collect()
     }
 
     /// A node lets go of a state of which nothing is live.
     pub fn collect(&mut self, key: KeyIndex, state: &KeyState) {
-        let mut roots = self.deletes_within(key, &state.seen());
+        let mut roots = self.deletes_within(key, &state.seen(), END);
         roots.extend(state.live_dots());
         let reached = self.reach(roots.into_iter());
         let known = self.dots.iter().filter(|(_, fact)| fact.key == key).map(|(dot, _)| *dot).collect();
@@ -281,6 +326,7 @@ impl History {
         while let Some(dot) = open.pop() {
             if reached.insert(dot) {
                 open.extend_from_slice(self.seen_by(dot));
+                open.extend_from_slice(self.passed_over.get(&dot).map_or(&[], Vec::as_slice));
             }
         }
         reached

@@ -23,19 +23,22 @@ pub struct Scenario {
     pub seen: &'static str,
     nodes: u64,
     keyspaces: u64,
+    /// 0: deletes are not collected.
+    collect_period_ms: u64,
     /// The bug that it must notice.
     pub bug: Mutant,
     story: fn(&mut Script) -> Check,
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 5] = [
+pub const SCENARIOS: [Scenario; 6] = [
     Scenario {
         report: "riak_kv#679",
         seen: "a coordinator that lost its disk issues a dot again that others have seen, and an \
                  acknowledged write vanishes under the old one (doomstone)",
         nodes: 3,
         keyspaces: SIBLINGS,
+        collect_period_ms: 0,
         bug: Mutant::StableActor,
         story: a_lost_disk_takes_no_dots_with_it,
     },
@@ -44,6 +47,7 @@ pub const SCENARIOS: [Scenario; 5] = [
         seen: "a write through a node whose clock is behind is acknowledged and discarded",
         nodes: 3,
         keyspaces: LWW,
+        collect_period_ms: 0,
         bug: Mutant::ClockAlone,
         story: a_slow_clock_discards_nothing,
     },
@@ -52,6 +56,7 @@ pub const SCENARIOS: [Scenario; 5] = [
         seen: "a hint that comes home long after it was kept replaces what was written since",
         nodes: 4,
         keyspaces: SIBLINGS,
+        collect_period_ms: 0,
         bug: Mutant::LateHintOverwrites,
         story: a_late_hint_replaces_nothing,
     },
@@ -60,6 +65,7 @@ pub const SCENARIOS: [Scenario; 5] = [
         seen: "writes acknowledged by nodes with another view of who is responsible are lost on their way home",
         nodes: 4,
         keyspaces: SIBLINGS,
+        collect_period_ms: 0,
         bug: Mutant::HintDroppedBeforeAck,
         story: two_views_of_who_is_up_lose_nothing,
     },
@@ -68,8 +74,18 @@ pub const SCENARIOS: [Scenario; 5] = [
         seen: "devices that hold the same answer one another with new revisions for ever",
         nodes: 3,
         keyspaces: SIBLINGS,
+        collect_period_ms: 0,
         bug: Mutant::EqualContextPingPong,
         story: equal_replicas_fall_silent,
+    },
+    Scenario {
+        report: "scylladb#23712",
+        seen: "a hint that comes home after the tombstone of its key was collected brings the value back",
+        nodes: 4,
+        keyspaces: SIBLINGS,
+        collect_period_ms: 20,
+        bug: Mutant::ReapWithoutHintCheck,
+        story: a_hint_outlasts_no_collection,
     },
 ];
 
@@ -181,11 +197,41 @@ fn equal_replicas_fall_silent(script: &mut Script) -> Check {
     holds(shown.values().len() == 2, "who lost both has them again")
 }
 
+fn a_hint_outlasts_no_collection(script: &mut Script) -> Check {
+    let (primaries, others) = script.roles(0);
+    let ([a, b, c], stand_in) = ([primaries[0], primaries[1], primaries[2]], others[0]);
+    script.power_loss(c);
+    script.pass(3_000)?;
+    let first = script.put(a, 0, None)?;
+    holds(first.is_written(), "the put is acknowledged")?;
+    script.pass(500)?;
+    // The hint is lost on its way, again and again, and nobody takes its holder to be away.
+    script.cut_silently(stand_in, &[c]);
+    script.start(c)?;
+    script.pass(3_000)?;
+    let deleted = script.delete(b, 0, &first)?;
+    holds(deleted.is_written(), "the delete is acknowledged")?;
+    script.pass(3_000)?;
+    // What only processes remember is gone when the hint comes home at last.
+    for node in [stand_in, c] {
+        script.power_loss(node);
+        script.start(node)?;
+    }
+    script.mend(stand_in, &[c]);
+    script.pass(3_000)?;
+    let shown = script.get(c, 0, Level::One)?;
+    holds(shown.values().is_empty(), "what was deleted stays so")?;
+    script.end()?;
+    script.pass(3_000)?;
+    holds(!script.is_on_a_disk(0), "and nothing is left of it once the hint is home")
+}
+
 impl Scenario {
     /// Whether it holds, with a bug or without, and the trace.
     pub fn tell(&self, bug: Option<Mutant>) -> (Check, String) {
         let tune = |options: &mut Options| {
             options.bug = bug.map(Bug::Core);
+            options.collect_period_ms = self.collect_period_ms;
             // Repair must not hide what hints do.
             options.anti_entropy_period_ms = if self.nodes > 3 { 20_000 } else { 500 };
         };

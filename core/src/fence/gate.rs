@@ -8,6 +8,7 @@ use super::Fate;
 use super::grave::{Grave, Sifted};
 use super::message::{FenceMessage, Subject};
 use crate::anti_entropy::Exchange;
+use crate::anti_entropy::scrub::Check;
 use crate::event::{Effect, Effects, Record};
 use crate::id::{KeyspaceId, NodeId, OpId};
 use crate::message::Message;
@@ -42,6 +43,23 @@ impl Node {
         }
     }
 
+    /// As [`Node::sift`], of a record that is merged unread.
+    pub(crate) fn sift_record(&mut self, target: &Target, record: Record) -> Option<Record> {
+        if self.fence.graves.get(&target.storage_key).is_none() {
+            return Some(record);
+        }
+        match codec::state(&record) {
+            Ok(state) => self.sift(target, state, record).map(|(_, record)| record),
+            // What does not decode is refused where it is read.
+            Err(_) => Some(record),
+        }
+    }
+
+    /// Whether all members have held the key's grave: what it covers is needed nowhere.
+    pub(crate) fn is_collected(&self, target: &Target) -> bool {
+        self.fence.graves.get(&target.storage_key).is_some_and(|grave| grave.closed)
+    }
+
     /// A peer that still holds what was collected here missed the end of the round: it is told.
     pub(crate) fn tell_of_grave(
         &mut self,
@@ -73,6 +91,7 @@ impl Node {
                 Message::Replicate { .. }
                     | Message::Hint { .. }
                     | Message::Tree(Exchange::States { .. } | Exchange::Take { .. })
+                    | Message::Scrub(Check::Fetched { .. })
             )
         };
         // A node that has just learned that it must not speak has taken back what it was to say.
@@ -90,6 +109,14 @@ impl Node {
                     self.may_leave(keyspace, &key, None, record).map(|record| (key, record))
                 };
                 *states = std::mem::take(states).into_iter().filter_map(leave).collect();
+            }
+            if let Effect::Send { message: Message::Scrub(Check::Fetched { records, .. }), .. } = &mut effect
+            {
+                let leave = |(storage_key, record): (Bytes, Record)| {
+                    let (keyspace, key) = storage_key::parse_object(&storage_key)?;
+                    self.may_leave(keyspace, &key, None, record).map(|record| (storage_key, record))
+                };
+                *records = std::mem::take(records).into_iter().filter_map(leave).collect();
             }
             match effect {
                 Effect::Send { to, message: Message::Replicate { op, keyspace, key, record } } => {

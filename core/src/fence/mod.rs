@@ -45,8 +45,8 @@ use owner::Owner;
 const RETIRE_FROM: usize = 2;
 /// A grave ages by at most so many periods at once: the rest of the time this node did not live.
 const PERIODS_AT_ONCE: u64 = 2;
-/// How long a mutant remembers a grave: not long enough.
-const MUTANT_GRAVE_MS: u64 = 1;
+/// How long a mutant remembers a grave: for a round, and not until hints are home.
+const MUTANT_GRAVE_MS: u64 = 150;
 
 /// All that a node knows of collection.
 #[derive(Default)]

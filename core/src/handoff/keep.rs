@@ -62,7 +62,11 @@ impl Node {
             return Err(Refusal::NotStandIn);
         }
         let Some((state, record)) = self.sift(&of, state, record) else {
-            // It was collected: there is nothing to keep.
+            if !self.is_collected(&of) {
+                // It may yet be needed, and this node has promised to keep nothing of it.
+                return Err(Refusal::Collecting);
+            }
+            // There is nothing to keep: every primary had it durably, and let go of it.
             effects.push(Effect::Send { to: from, message: Message::Replicated { op, result: Ok(()) } });
             return Ok(());
         };

@@ -7,7 +7,7 @@
 //! have been concurrent with it). What all its machines lost (`losses.rs`) is excused. A write whose outcome is unknown may be in or out.
 
 use super::{Check, Final, broken};
-use crate::history::{History, KeyIndex, Op, What};
+use crate::history::{END, History, KeyIndex, Op, What};
 use crate::sim::plugins;
 use merganser_core::catalog::DeleteSemantics;
 use merganser_core::version::KeyState;
@@ -18,7 +18,7 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
     let binding = |ack: &&crate::history::Acknowledgement| !history.is_excused(ack);
     match &end.joined {
         KeyState::Causal(siblings) => {
-            let deletes = history.deletes_within(end.key, siblings.seen());
+            let deletes = history.deletes_within(end.key, siblings.seen(), END);
             let reached = history.reach(siblings.iter().map(|(dot, _)| *dot).chain(deletes));
             for ack in acknowledged.filter(binding) {
                 let collected = history.collected.get(&end.key);

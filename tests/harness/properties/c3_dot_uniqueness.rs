@@ -12,7 +12,13 @@ use merganser_core::version::{KeyState, Version};
 pub(super) fn on_state(history: &mut History, key: KeyIndex, state: &KeyState) -> Check {
     match state {
         KeyState::Causal(siblings) => {
-            siblings.iter().try_for_each(|(dot, version)| on_version(history, key, *dot, version))
+            for (dot, version) in siblings.iter() {
+                if version.receipt.is_some() && !history.dots.contains_key(dot) {
+                    history.resolved_within(key, *dot, state);
+                }
+                on_version(history, key, *dot, version)?;
+            }
+            Ok(())
         }
         KeyState::Lww(register) => {
             register.winner.iter().try_for_each(|(dot, version)| on_version(history, key, *dot, version))
@@ -26,11 +32,12 @@ fn on_version(history: &mut History, key: KeyIndex, dot: Dot, version: &Version)
         key,
         op: version.request_id.and_then(|id| history.op_of(id)),
         value: version.content.value().cloned(),
+        expires_at: version.expires_at,
         stamp: version.stamp,
         merged_from: version.receipt.as_ref().map(|receipt| receipt.merged_from.clone()).unwrap_or_default(),
     };
     match history.dots.get(&dot) {
-        Some(known) if *known == fact => Ok(()),
+        Some(known) if known.is_same_write(&fact) => Ok(()),
         Some(known) => broken("C3", format!("{dot} was {known:?} and is {fact:?}")),
         None => {
             if fact.op.is_none() && version.receipt.is_none() {

@@ -35,18 +35,20 @@ pub fn on_collected(history: &mut History, key: KeyIndex, state: &KeyState, now:
     Ok(())
 }
 
-/// A state is written: what was collected stays away, whatever arrives late.
-pub fn on_written(history: &History, key: KeyIndex, state: &KeyState) -> Check {
+/// A state is written: what was collected stays away, whatever arrives late. What has expired is a delete by `now`,
+/// and deletes may come back (and are collected once more).
+pub fn on_written(history: &History, key: KeyIndex, state: &KeyState, now: Millis) -> Check {
     let Some(collected) = history.collected.get(&key) else { return Ok(()) };
     let is_old =
         |dot: &Dot, stamp: Stamp| collected.known.contains(dot) && collected.state.covers(*dot, stamp);
     let back: Vec<String> = match state {
         KeyState::Causal(siblings) => {
-            let old = siblings.values().filter(|(dot, version)| is_old(dot, version.stamp));
+            let values = siblings.values().filter(|(_, version)| !version.is_expired(now));
+            let old = values.filter(|(dot, version)| is_old(dot, version.stamp));
             old.map(|(dot, _)| history.name(*dot)).collect()
         }
         KeyState::Lww(register) => {
-            let values = register.winner.iter().filter(|(_, version)| version.content.value().is_some());
+            let values = register.winner.iter().filter(|(_, version)| !version.is_gone(now));
             let old = values.filter(|(dot, version)| is_old(dot, version.stamp));
             old.map(|(dot, _)| history.name(*dot)).collect()
         }

@@ -6,7 +6,7 @@
 //! there is equal, R10). Absent: anti-entropy; reads do the repair.
 
 use super::{Check, Final, broken, c1_no_lost_ack::ids_of};
-use crate::history::{History, KeyIndex};
+use crate::history::{END, History, KeyIndex};
 use merganser_core::version::{KeyState, codec};
 use std::collections::BTreeSet;
 
@@ -24,8 +24,15 @@ fn same(history: &History, key: KeyIndex, left: &KeyState, right: &KeyState) -> 
             };
             codec::digest(left) == codec::digest(right) && ids(a) == ids(b)
         }
-        _ => left == right,
+        _ => without_expired(left) == without_expired(right),
     }
+}
+
+/// Bytes of what has expired are let go of by each replica in its own time.
+fn without_expired(state: &KeyState) -> KeyState {
+    let mut state = state.clone();
+    state.drop_expired(END);
+    state
 }
 
 pub(super) fn at_end(history: &History, end: &Final) -> Check {

@@ -101,12 +101,19 @@ impl World {
             dots: Vec::new(),
             acknowledged: false,
         });
+        if plan.ttl_ms.is_some() {
+            self.count("put that expires");
+        }
         let request_id = History::request_id(op);
         let operation = match plan.what {
             What::Get => Operation::Get { want: if plan.siblings { Want::Siblings } else { Want::Resolved } },
-            What::Put(value, _) => {
-                Operation::Put { value, content_type: None, basis: plan.basis, request_id, ttl_ms: None }
-            }
+            What::Put(value, _) => Operation::Put {
+                value,
+                content_type: None,
+                basis: plan.basis,
+                request_id,
+                ttl_ms: plan.ttl_ms,
+            },
             What::Delete => Operation::Delete { basis: plan.basis, request_id },
             What::Apply(amount) => Operation::Apply { op: super::plugins::add(amount), request_id },
             What::Query => Operation::Query { path: Bytes::new() },
@@ -450,9 +457,16 @@ impl World {
         // A plugin that let a delete win shows nothing, and has seen all.
         let plugin_deleted =
             matches!(reply.resolution, Resolution::Resolved { .. }) && reply.siblings.is_empty();
+        // What a read leaves out has been superseded, or was gone by the clock of some coordinator.
+        let now = self.latest_clock;
+        let hidden = self.history.unexpired_within(key, &context.seen, now);
+        let hidden = hidden.iter().find(|dot| !seen.dots.contains(dot));
+        if let Some(dot) = hidden.filter(|_| !plugin_deleted && policy != Policy::Lww) {
+            broken("C4", format!("op {op} is not shown {}, which has not expired", self.history.name(*dot)))?;
+        }
         let unshown = match plugin_deleted {
             true => self.history.writes_within(key, &context.seen),
-            false => self.history.deletes_within(key, &context.seen),
+            false => self.history.deletes_within(key, &context.seen, now),
         };
         for dot in unshown {
             if !seen.dots.contains(&dot) {

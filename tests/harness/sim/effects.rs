@@ -32,6 +32,7 @@ impl World {
     /// One event for a node, and all that follows from it at once.
     pub(super) fn feed(&mut self, node: usize, event: Event) -> Check {
         let now = self.machines[node].now(self.now_us);
+        self.latest_clock = self.latest_clock.max(now);
         let mut effects = std::mem::take(&mut self.effects);
         if let Some(process) = &mut self.machines[node].process {
             process.node.handle(now, event, &mut effects);
@@ -404,7 +405,7 @@ impl World {
         if let Some(index) = self.key_of_storage.get(key).copied() {
             self.judge(node, index, record)?;
             if let Ok(state) = codec::state(record) {
-                c4_no_resurrection::on_written(&self.history, index, &state)?;
+                c4_no_resurrection::on_written(&self.history, index, &state, self.latest_clock)?;
                 self.context_written(node, index, &state)?;
             }
         } else if let Some((_, object)) = storage_key::parse_hint(key) {

@@ -100,8 +100,12 @@ options! {
     gossip_period_ms,
     /// How often a node compares its trees with a peer's.
     anti_entropy_period_ms,
-    /// How often deletes are collected; 0: never. Not drawn yet: name it in a line of options.
+    /// How often deletes are collected; 0: never.
     collect_period_ms,
+    /// Puts of values that expire.
+    ttl_permille,
+    /// Their longest life.
+    ttl_ms_max,
     /// Bytes at which storage freezes a memtable.
     memtable_bytes,
     /// 1 in so many acknowledgements is verified against a reopened image of a power loss; 0: none.
@@ -175,6 +179,9 @@ impl Options {
             options.interval_keyspaces = dice.next() & 0x7f;
             options.none_keyspaces = dice.next() & dice.next() & 0x7f;
         }
+        options.collect_period_ms = some(dice, 700, 5, 100);
+        options.ttl_permille = some(dice, 400, 20, 600);
+        options.ttl_ms_max = dice.between(5, 500);
         options
     }
 

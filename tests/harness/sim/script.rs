@@ -204,6 +204,12 @@ impl Script {
         self.world.rearm(node);
     }
 
+    /// Whether any node still has something of a key.
+    pub fn is_on_a_disk(&self, key: KeyIndex) -> bool {
+        let storage_key = &self.world.history.keys[key].storage_key;
+        self.world.machines.iter().any(|machine| machine.keys_on_disk().contains(storage_key))
+    }
+
     /// Everything comes back, the cluster comes together, and all properties are judged.
     pub fn end(&mut self) -> Check {
         self.world.heal()?;

@@ -4,6 +4,7 @@
 //! one seed; threads only share the counter of seeds. Absent: printing.
 
 use super::bug::Bug;
+use super::faults::FaultKind;
 use super::options::Options;
 use super::run::{Report, run};
 use super::world::Coverage;
@@ -87,13 +88,28 @@ pub fn hunt(bug: Bug, first_seed: u64, budget: u64, ops: u64, threads: usize) ->
     if found.is_empty() { None } else { Some(found.swap_remove(0)) }
 }
 
-/// A bug of disks without room is hunted where they often have none, and where many meet at one key.
+/// A bug of disks without room is hunted where they often have none, and where many meet at one key; bugs of
+/// collection where there is any; one of hints under collection where hints are long on their way.
 fn at_home(bug: Bug, drawn: Options) -> Options {
     let mut options = Options { bug: Some(bug), ..drawn };
     if bug == Bug::Core(Mutant::LostWritesAcknowledged) {
         options.no_room_permille = options.no_room_permille.max(200);
         options.keys = 1;
         options.think_us_max = 2_000;
+    }
+    let collects = [Mutant::ReapByTime, Mutant::ReapWithoutHintCheck, Mutant::NoGrave];
+    if collects.into_iter().any(|mutant| bug == Bug::Core(mutant)) && options.collect_period_ms == 0 {
+        options.collect_period_ms = 20;
+    }
+    if bug == Bug::Core(Mutant::ReapWithoutHintCheck) {
+        let faults = [FaultKind::SilentOneWay, FaultKind::Kill, FaultKind::Clog, FaultKind::FalseLinkDown];
+        options.faults = faults.into_iter().fold(0, |mask, kind| mask | kind.bit());
+        options.nodes = options.nodes.max(4);
+        (options.replicas, options.read_quorum, options.write_quorum) = (3, 2, 2);
+        options.collect_period_ms = 5;
+        options.gossip_period_ms = 25;
+        // Deletes are not followed by the next put at once.
+        (options.clients, options.keys, options.think_us_max) = (3, 6, 40_000);
     }
     options
 }

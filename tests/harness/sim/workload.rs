@@ -88,6 +88,8 @@ pub(super) struct Memory {
 pub(super) struct Plan {
     pub(super) key: KeyIndex,
     pub(super) what: What,
+    /// Of a put.
+    pub(super) ttl_ms: Option<u64>,
     pub(super) basis: Basis,
     pub(super) seen: Seen,
     pub(super) level: Level,
@@ -134,7 +136,10 @@ pub(super) fn plan(
         6 | 7 => Sloppiness::Strict,
         _ => Sloppiness::Sloppy,
     };
-    Plan { key: index, what, basis, seen, level, sloppiness, siblings: dice.chance(500) }
+    let may_expire = matches!(what, What::Put(..)) && !matches!(key.policy, Policy::Lattice(_));
+    let expires = may_expire && dice.chance(options.ttl_permille);
+    let ttl_ms = expires.then(|| dice.between(1, options.ttl_ms_max));
+    Plan { key: index, what, ttl_ms, basis, seen, level, sloppiness, siblings: dice.chance(500) }
 }
 
 fn what(options: &Options, dice: &mut Dice, history: &History, key: KeyIndex, remembers: bool) -> What {

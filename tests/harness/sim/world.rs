@@ -21,7 +21,7 @@ use bytes::Bytes;
 use merganser_core::catalog::Catalog;
 use merganser_core::config::{Config, Member};
 use merganser_core::event::{Effects, Event};
-use merganser_core::id::{KeyspaceId, NodeId, OpId, Ticket};
+use merganser_core::id::{KeyspaceId, Millis, NodeId, OpId, Ticket};
 use merganser_core::ring::RingNode;
 use merganser_core::version::{DotSet, Sealer};
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
@@ -83,6 +83,8 @@ pub type Coverage = BTreeMap<String, u64>;
 pub(super) struct World {
     pub(super) options: Options,
     pub(super) now_us: u64,
+    /// The furthest that any node has seen its clock go.
+    pub(super) latest_clock: Millis,
     queue: BinaryHeap<Scheduled>,
     sequence: u64,
     pub(super) events: u64,
@@ -130,6 +132,7 @@ impl World {
             keys.iter().enumerate().map(|(i, key)| ((key.keyspace_id, key.key.clone()), i)).collect();
         World {
             now_us: 0,
+            latest_clock: Millis(0),
             queue: BinaryHeap::new(),
             sequence: 0,
             events: 0,

@@ -300,6 +300,8 @@ impl Node {
             if target.storage_key != storage_key || !is_ours || kind != Ok(entry.settings.policy.kind()) {
                 continue;
             }
+            let Some(record) = self.sift_record(&target, record) else { continue };
+            self.fence.graves.touch(&storage_key);
             let (leaf_op, leaf) = self.tree_change_unread(&target);
             let merge = WriteOp::Merge { key: storage_key, record };
             let ops = [merge].into_iter().chain(leaf_op).collect();

@@ -198,6 +198,7 @@ impl Node {
     ) {
         let Some(wanted) = self.anti_entropy.scrub.wanted.remove(&op) else { return };
         let (Some((state, record)), Ok(Some(own))) = (wanted.came, result) else { return };
+        let Some((state, record)) = self.sift(&wanted.target, state, record) else { return };
         let own_state = codec::state(&own);
         let is_equal = own_state.as_ref().is_ok_and(|own| own.digest() == state.digest());
         let is_undecodable = own_state.is_err() && wanted.causal.is_none();
