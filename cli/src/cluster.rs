@@ -1,4 +1,4 @@
-//! `cluster status | topology | hints | repair | hot`.
+//! `cluster status | topology | hints | repair | collection | hot`.
 //!
 //! In: the cluster's own words. Out: tables. Every node is asked for itself, because one that
 //! hangs is told of by others only after a while. Absent: any change.
@@ -40,6 +40,8 @@ enum Action {
     Hints,
     /// When the nodes' data was last proven equal, and what is being repaired.
     Repair,
+    /// What deletes left behind, and how far it is collected.
+    Collection,
     /// The keys that are asked for most.
     Hot,
     /// The members of the ring; with a key, who holds it.
@@ -58,6 +60,7 @@ pub(crate) async fn run(args: ClusterArgs, global: &Global, output: Output) -> R
         Action::Status { metrics } => status(&global.connect().await?, metrics, output).await,
         Action::Hints => views::hints(global, output).await,
         Action::Repair => views::repair(global, output).await,
+        Action::Collection => views::collection(global, output).await,
         Action::Hot => views::hot(global, output).await,
         Action::Topology { key, keyspace } => {
             let topology = global.connect().await?.topology();

@@ -159,6 +159,11 @@ impl Admin {
         self.ask_one(address, |mut node| async move { node.repair(v1::RepairRequest {}).await }).await
     }
 
+    /// How far the node at `address` has collected what deletes left behind.
+    pub async fn collection_of(&self, address: &str) -> Result<v1::CollectionReply, Error> {
+        self.ask_one(address, |mut node| async move { node.collection(v1::CollectionRequest {}).await }).await
+    }
+
     /// The keys that the node at `address` is asked about most.
     pub async fn hot_keys_of(&self, address: &str) -> Result<v1::HotKeysReply, Error> {
         self.ask_one(address, |mut node| async move { node.hot_keys(v1::HotKeysRequest {}).await }).await

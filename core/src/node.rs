@@ -516,6 +516,8 @@ impl Node {
         let (c, m) = (&self.counters, &self.membership.counters);
         let (multiplier, suspect, down) = self.presence();
         let (hints, hint_bytes) = self.hint_totals();
+        // Ages are left to the view.
+        let collection = self.collection(Millis(0));
         let metrics = vec![
             ("writes", "client writes coordinated", c.writes),
             ("reads", "client reads coordinated", c.reads),
@@ -565,6 +567,21 @@ impl Node {
             ("members_down", "times a member was taken to be down", m.downs),
             ("old_disks", "boots of members on a disk older than what left it", m.old_disks),
             ("refused_joining", "requests refused because this node had just booted", m.refused_joining),
+            (
+                "tombstones",
+                "keys of which nothing is live, in slots that this node collects, about",
+                collection.tombstones_known,
+            ),
+            ("collection_rounds", "rounds of collection begun here", collection.rounds),
+            (
+                "collection_blocked",
+                "rounds of collection given up, and periods in which none could begin",
+                collection.blocked,
+            ),
+            ("keys_collected", "keys of this disk that were collected", collection.reaped),
+            ("contexts_retired", "contexts of this disk that lost their dead actors", collection.retired),
+            ("collected_refused", "states refused because they had been collected", collection.refused),
+            ("graves", "collected keys that are remembered now", collection.graves),
             ("hints_stored", "hints kept, markers included", c.hints_stored),
             ("hints_home", "hints that went home", c.hints_home),
             ("hints_dropped", "hints not kept for want of room; repair takes over", c.hints_dropped),

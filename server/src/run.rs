@@ -205,6 +205,8 @@ fn boot(config: &Config, db: &Db, random: &mut StdRng) -> Result<Node, Error> {
         address: config.this_member()?.peer_address.clone(),
         gossip_period_ms: limits.gossip_period_ms,
         forget_ms: config.repair.forget_h * 3_600_000,
+        collect_period_ms: config.repair.collect_period_ms,
+        grave_ms: config.repair.grave_s * 1_000,
         hint_bytes_max: config.repair.hint_mb << 20,
         hint_age_ms_max: config.repair.hint_h * 3_600_000,
         hint_rate_bytes_per_s: config.repair.mb_per_s << 20,

@@ -1,4 +1,4 @@
-//! `cluster hints | repair | hot`: what the nodes do by themselves.
+//! `cluster hints | repair | collection | hot`: what the nodes do by themselves.
 //!
 //! In: each node's own words; one that does not answer is named. Out: tables, or JSON with a list
 //! for each node. Absent: any change.
@@ -13,7 +13,7 @@ use anyhow::Result;
 use futures::future::join_all;
 use merganser_client::{
     Admin, Error,
-    proto::{HintsReply, HotKeysReply, RepairReply},
+    proto::{CollectionReply, HintsReply, HotKeysReply, RepairReply},
 };
 use serde_json::{Map, Value, json};
 
@@ -150,6 +150,56 @@ pub(super) async fn repair(global: &Global, output: Output) -> Result<Exit> {
     };
     let header = ["NODE", "AND", "KEYSPACE", "PROVEN EQUAL", "RANGES DIFFERING", "KEYS SENT", "BYTES SENT"];
     tell(&answers, output, &header, rows, json, "there is no keyspace to compare yet")
+}
+
+pub(super) async fn collection(global: &Global, output: Output) -> Result<Exit> {
+    let admin = global.admin().await?;
+    let answers = of_all(&admin, async |address| admin.collection_of(&address).await).await?;
+    let rows = |node: &str, reply: &CollectionReply| {
+        let state = match reply.waiting_for.as_slice() {
+            _ if reply.looking_back => "looking through keys from before its start".into(),
+            [] => "on".into(),
+            missing => format!("waits for {}", missing.join(", ")),
+        };
+        vec![vec![
+            node.to_owned(),
+            state,
+            reply.tombstones.to_string(),
+            reply.oldest_ms.map_or_else(|| "-".into(), age),
+            reply.last_round_ms.map_or_else(|| "none yet".into(), |ms| format!("{} ago", age(ms))),
+            reply.collected.to_string(),
+            reply.retired.to_string(),
+            reply.refused.to_string(),
+        ]]
+    };
+    let json = |reply: &CollectionReply| {
+        let of = |progress: &merganser_client::proto::CollectionProgress| {
+            json!({
+                "keyspace": progress.keyspace,
+                "slots": progress.slots,
+                "tombstones": progress.tombstones,
+            })
+        };
+        json!({
+            "tombstones": reply.tombstones,
+            "oldest_ms": reply.oldest_ms,
+            "waiting_for": reply.waiting_for,
+            "rounds": reply.rounds,
+            "rounds_blocked": reply.rounds_blocked,
+            "confirmed": reply.confirmed,
+            "collected": reply.collected,
+            "retired": reply.retired,
+            "refused": reply.refused,
+            "last_round_ms": reply.last_round_ms,
+            "graves": reply.graves,
+            "largest_context": reply.largest_context,
+            "looking_back": reply.looking_back,
+            "keyspaces": reply.keyspaces.iter().map(of).collect::<Vec<_>>(),
+        })
+    };
+    let header =
+        ["NODE", "STATE", "TOMBSTONES", "OLDEST", "LAST ROUND", "COLLECTED", "RETIRED", "REFUSED LATE"];
+    tell(&answers, output, &header, rows, json, "no node answers")
 }
 
 pub(super) async fn hot(global: &Global, output: Output) -> Result<Exit> {

@@ -107,6 +107,13 @@ impl Config {
             ("repair.hint_h", self.repair.hint_h, 1, 8_760),
             ("repair.scrub_period_h", self.repair.scrub_period_h, 1, 87_600),
             ("repair.scrub_mb_per_s", self.repair.scrub_mb_per_s, 1, 65_536),
+            ("repair.collect_period_ms", self.repair.collect_period_ms, 0, 3_600_000),
+            (
+                "repair.grave_s",
+                self.repair.grave_s,
+                (2 * limits.timeout_ms_max).div_ceil(1_000).max(1),
+                86_400,
+            ),
             ("repair.forget_h", self.repair.forget_h, 1, 87_600),
             ("limits.peer_queue_mb", limits.peer_queue_mb, 1, 65_536),
             ("limits.module_mb", limits.module_mb, 1, 64),

@@ -128,6 +128,16 @@ pub const KEYS: &[Key] = &[
     ),
     key("repair.scrub_mb_per_s", "4", "What that may read each second."),
     key(
+        "repair.collect_period_ms",
+        "200",
+        "How often a node looks for deletes that can be forgotten; 0: it keeps them for ever.",
+    ),
+    key(
+        "repair.grave_s",
+        "300",
+        "How long what was forgotten is still refused when it arrives late; at least twice `limits.timeout_ms_max`.",
+    ),
+    key(
         "repair.forget_h",
         "168",
         "A member that was away for so many hours is forgotten, and must come back with an empty disk.",

@@ -275,6 +275,10 @@ pub struct Repair {
     pub scrub_period_h: u64,
     /// What a walk may read.
     pub scrub_mb_per_s: u64,
+    /// Between two looks for what deletes left behind.
+    pub collect_period_ms: u64,
+    /// How long what was collected is remembered.
+    pub grave_s: u64,
     /// A member that was away for so long must come back empty.
     pub forget_h: u64,
 }
@@ -288,6 +292,8 @@ impl Default for Repair {
             hint_h: 3,
             scrub_period_h: 168,
             scrub_mb_per_s: 4,
+            collect_period_ms: 200,
+            grave_s: 300,
             forget_h: 168,
         }
     }

@@ -10,6 +10,7 @@ use merganser_core::admin::{AdminReply, AdminRequest};
 use merganser_core::anti_entropy::RepairView;
 use merganser_core::anti_entropy::scrub::ScrubView;
 use merganser_core::event::{Record, ScanPage, StorageFailure};
+use merganser_core::fence::CollectionView;
 use merganser_core::handoff::HintView;
 use merganser_core::hot_keys::HotKeyView;
 use merganser_core::id::{NodeId, PluginHash, Ticket};
@@ -73,6 +74,8 @@ pub(crate) struct Snapshot {
     pub(crate) repair: Vec<RepairView>,
     /// How far the slow walk over all values is.
     pub(crate) scrub: ScrubView,
+    /// How far what deletes left behind is collected.
+    pub(crate) collection: CollectionView,
     /// What it is asked for most.
     pub(crate) hot_keys: Vec<HotKeyView>,
     /// All figures.

@@ -285,6 +285,7 @@ impl Driver {
             hints: self.node.hints(now),
             repair: self.node.repair_views(now),
             scrub: self.node.scrub(),
+            collection: self.node.collection(now),
             hot_keys: self.node.hot_keys(now),
             metrics,
         }

@@ -4,8 +4,8 @@ use super::{Shared, gone, views};
 use crate::driver::Snapshot;
 use merganser_proto::v1::cluster_server::Cluster;
 use merganser_proto::v1::{
-    HintsReply, HintsRequest, HotKeysReply, HotKeysRequest, RepairReply, RepairRequest, StatusReply,
-    StatusRequest, TopologyReply, TopologyRequest,
+    CollectionReply, CollectionRequest, HintsReply, HintsRequest, HotKeysReply, HotKeysRequest, RepairReply,
+    RepairRequest, StatusReply, StatusRequest, TopologyReply, TopologyRequest,
 };
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,6 +47,10 @@ impl Cluster for ClusterService {
 
     async fn repair(&self, _: Request<RepairRequest>) -> Result<Response<RepairReply>, Status> {
         Ok(Response::new(views::repair(self.look().await?, &self.0.directory)))
+    }
+
+    async fn collection(&self, _: Request<CollectionRequest>) -> Result<Response<CollectionReply>, Status> {
+        Ok(Response::new(views::collection(self.look().await?, &self.0.directory)))
     }
 
     async fn hot_keys(&self, _: Request<HotKeysRequest>) -> Result<Response<HotKeysReply>, Status> {

@@ -7,7 +7,8 @@ use crate::driver::Snapshot;
 use merganser_core::handoff::HintState;
 use merganser_core::membership::MemberState;
 use merganser_proto::v1::{
-    Equality, HintsFor, HintsReply, HotKey, HotKeysReply, NodeStatus, RepairReply, Scrub,
+    CollectionProgress, CollectionReply, Equality, HintsFor, HintsReply, HotKey, HotKeysReply, NodeStatus,
+    RepairReply, Scrub,
     node_status::{Health, Link},
 };
 
@@ -60,6 +61,31 @@ pub(super) fn hints(snapshot: Snapshot, directory: &Directory) -> HintsReply {
         going_home: view.state == HintState::GoingHome,
     };
     HintsReply { targets: snapshot.hints.into_iter().map(of).collect() }
+}
+
+pub(super) fn collection(snapshot: Snapshot, directory: &Directory) -> CollectionReply {
+    let view = snapshot.collection;
+    let of = |progress: merganser_core::fence::CollectionProgress| CollectionProgress {
+        keyspace: progress.keyspace,
+        slots: progress.slots,
+        tombstones: progress.keys,
+    };
+    CollectionReply {
+        tombstones: view.tombstones_known,
+        oldest_ms: view.oldest_ms,
+        waiting_for: view.waiting_for.into_iter().map(|node| directory.name(node)).collect(),
+        rounds: view.rounds,
+        rounds_blocked: view.blocked,
+        confirmed: view.confirmed,
+        collected: view.reaped,
+        retired: view.retired,
+        refused: view.refused,
+        last_round_ms: view.last_round_ms,
+        graves: view.graves,
+        largest_context: view.largest_context,
+        looking_back: view.looking_back,
+        keyspaces: view.keyspaces.into_iter().map(of).collect(),
+    }
 }
 
 pub(super) fn hot_keys(snapshot: Snapshot) -> HotKeysReply {
