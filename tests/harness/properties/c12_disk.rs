@@ -75,9 +75,13 @@ impl Promises {
         }
     }
 
-    /// The process has died: what was under way may be there or not.
+    /// The process has died: what was under way may be there or not, so what was being removed is promised no more.
     pub fn process_died(&mut self) {
-        self.pending.clear();
+        for op in std::mem::take(&mut self.pending).into_values().flatten() {
+            if let WriteOp::Remove { key } = op {
+                self.held.remove(&key);
+            }
+        }
     }
 
     /// How many keys it has to hold.
