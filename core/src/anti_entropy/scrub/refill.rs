@@ -301,6 +301,10 @@ impl Node {
                 continue;
             }
             let Some(record) = self.sift_record(&target, record) else { continue };
+            if self.active.contains_key(&storage_key) {
+                // Its work goes on from what was read before, and would not know of what is merged beneath it.
+                return self.give_up_refill(now);
+            }
             self.fence.graves.touch(&storage_key);
             let (leaf_op, leaf) = self.tree_change_unread(&target);
             let merge = WriteOp::Merge { key: storage_key, record };
