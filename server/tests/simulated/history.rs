@@ -48,6 +48,8 @@ struct Write {
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     keys: BTreeMap<String, BTreeMap<String, Write>>,
+    /// Values that are shown beside what replaced them, because their write has two dots.
+    pub(super) doubled: usize,
     /// What happened when, for whoever reads a failure.
     pub(super) trace: Vec<String>,
 }
@@ -89,9 +91,10 @@ impl History {
 
     /// Whether what all replicas show in the end can be. A write that was asked of two nodes, because
     /// the first was silent, may have two dots: who replaced one of them did not replace the other.
-    pub(super) fn judge_end(&self, key: &str, shown: &[Shown]) -> Result<(), String> {
+    pub(super) fn judge_end(&mut self, key: &str, shown: &[Shown]) -> Result<(), String> {
         self.judge_read(key, shown)?;
         let Some(writes) = self.keys.get(key) else { return Ok(()) };
+        let mut doubled = BTreeSet::new();
         // What is shown, and all that was seen on the way to it.
         let mut reached = BTreeSet::new();
         let mut next: Vec<&String> = shown.iter().map(|shown| &shown.value).collect();
@@ -105,11 +108,14 @@ impl History {
             if !reached.contains(value) {
                 return Err(format!("{key}: {value} was acknowledged and is lost"));
             }
+            let of_old = shown.iter().filter(|shown| write.seen.iter().any(|seen| seen.value == shown.value));
+            doubled.extend(of_old.map(|shown| &shown.value));
             let replaced = |dot: &Dot| write.seen.iter().any(|seen| seen.dots.contains(dot));
             if let Some(risen) = shown.iter().find(|shown| shown.dots.iter().any(replaced)) {
                 return Err(format!("{key}: {risen:?} is there again, though {value} replaced it"));
             }
         }
+        self.doubled += doubled.len();
         Ok(())
     }
 }
@@ -133,7 +139,7 @@ fn a_history_tells_what_is_lost_what_is_back_and_what_is_doubled() {
         history.begin("k", value, saw);
         history.end("k", value, end);
     }
-    let judged = |shown: &[u64]| history.judge_end("k", &versions(shown)).err();
+    let mut judged = |shown: &[u64]| history.judge_end("k", &versions(shown)).err();
     assert_eq!(judged(&[3]), None);
     assert_eq!(judged(&[3, 12]), None);
     assert!(judged(&[]).is_some_and(|why| why.contains("lost")));

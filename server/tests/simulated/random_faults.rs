@@ -29,7 +29,10 @@ fn nothing_acknowledged_is_lost_or_doubled_under_random_faults() {
     for seed in seeds() {
         let history = run(seed);
         let (acknowledged, unknown) = (history.count(End::Acknowledged), history.count(End::Unknown));
-        println!("seed {seed}: {acknowledged} acknowledged, {unknown} unknown");
+        println!(
+            "seed {seed}: {acknowledged} acknowledged, {unknown} unknown, {} have two dots",
+            history.doubled
+        );
         assert!(acknowledged >= 100, "seed {seed}: {acknowledged} only");
     }
 }
