@@ -93,6 +93,8 @@ pub(crate) enum Purpose {
     Scan(ScanFor),
     /// Something of hints.
     Hint(HintTask),
+    /// Boots of members that are to outlive this one.
+    Boots(Vec<(NodeId, u64)>),
     /// Something of a collection's round.
     Fence(FenceTask),
     /// Catalog or module: nobody waits.
@@ -397,6 +399,7 @@ impl Node {
                         }
                         Some(Purpose::Identity) => self.identity_written(now, &result, effects),
                         Some(Purpose::Refill(step)) => self.refill_written(now, step, result.is_ok()),
+                        Some(Purpose::Boots(boots)) => self.boots_kept(boots, result.is_ok(), effects),
                         Some(Purpose::Fence(task)) => self.members_kept(now, task, &result, effects),
                         _ => {}
                     }

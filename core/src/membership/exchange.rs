@@ -38,6 +38,11 @@ impl Membership {
         peer.entry.as_ref().map(|entry| beat_of(entry, peer.beat))
     }
 
+    /// Whether a member's boot is on this node's disk.
+    fn keeps(&self, node: NodeId, session: u64) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.kept_session == Some(session))
+    }
+
     /// Equal for equal sets.
     fn forgotten_digest(&self) -> u64 {
         let mix = |sum: u64, (node, disk): (&NodeId, &DiskId)| {
@@ -91,10 +96,10 @@ impl Node {
                 effects.push(Effect::Send { to: from, message: Message::Gossip(message) });
                 self.compare_catalogs(now, from, catalog, effects);
             }
-            Gossip::Answer { catalog, knows_you, beats, news, want, forgotten } => {
+            Gossip::Answer { catalog, knows_you, keeps_you, beats, news, want, forgotten } => {
                 self.learn_all(now, from, news, forgotten, effects);
                 self.hear(now, &beats, effects);
-                self.answered(from, knows_you);
+                self.answered(from, knows_you, keeps_you);
                 self.try_to_join(now, effects);
                 if self.membership.is_leaving() {
                     return;
@@ -163,18 +168,23 @@ impl Node {
         if joining && knows_you && !news.contains(&from) {
             news.push(from);
         }
+        let keeps_you = known.get(&from).is_some_and(|beat| m.keeps(from, beat.session));
         let news = news.iter().filter_map(|node| m.entry(*node)).take(NEWS_MAX).cloned().collect();
         want.truncate(NEWS_MAX);
         let forgotten = (m.forgotten_digest() != forgotten).then(|| m.forgotten.clone());
         let answer = Gossip::Answer {
             catalog: self.keyspaces.digest(),
             knows_you,
+            keeps_you,
             beats: newer,
             news,
             want,
             forgotten,
         };
         self.hear(now, beats, effects);
+        if joining {
+            self.keep_boots(effects);
+        }
         answer
     }
 
@@ -214,7 +224,11 @@ impl Node {
         for (node, disk) in forgotten.unwrap_or_default() {
             self.learn_forgotten(node, disk, effects);
         }
-        if learned && !self.membership.is_leaving() {
+        if self.membership.is_leaving() {
+            return;
+        }
+        self.keep_boots(effects);
+        if learned {
             self.members_are_ready(now, effects);
         }
     }
@@ -292,6 +306,21 @@ impl Node {
             let gossip = Gossip::News { news: vec![entry], forgotten: None };
             effects.push(Effect::Send { to: node, message: Message::Gossip(gossip) });
         }
+    }
+
+    /// A member that has booted need not wait for its next question.
+    pub(super) fn tell_that_it_is_kept(&mut self, node: NodeId, effects: &mut Effects) {
+        let gossip = Gossip::Answer {
+            catalog: self.keyspaces.digest(),
+            // As far as its own answer to the first question said.
+            knows_you: false,
+            keeps_you: self.membership.keeps(node, self.membership.entry(node).map_or(0, |e| e.life.session)),
+            beats: vec![self.membership.own_beat()],
+            news: Vec::new(),
+            want: Vec::new(),
+            forgotten: None,
+        };
+        effects.push(Effect::Send { to: node, message: Message::Gossip(gossip) });
     }
 
     /// A member whose catalog differs is sent this one; what it has more comes back.

@@ -54,6 +54,9 @@ pub enum Gossip {
         catalog: CatalogDigest,
         /// Whether it knew anything of the asker.
         knows_you: bool,
+        /// Whether this boot of the asker is on the answerer's disk: an older image of the asker's
+        /// will be told from it.
+        keeps_you: bool,
         /// What it knows better, and of itself.
         beats: Vec<Beat>,
         /// What the asker does not know yet.
@@ -82,10 +85,11 @@ impl Gossip {
                 b.put_u64(*forgotten);
                 put_beats(b, beats);
             }
-            Gossip::Answer { catalog, knows_you, beats, news, want, forgotten } => {
+            Gossip::Answer { catalog, knows_you, keeps_you, beats, news, want, forgotten } => {
                 b.put_u8(2);
                 b.put_slice(&catalog.0);
                 b.put_u8(u8::from(*knows_you));
+                b.put_u8(u8::from(*keeps_you));
                 put_beats(b, beats);
                 put_news(b, news, forgotten.as_ref());
                 b.varint(want.len() as u64);
@@ -108,14 +112,14 @@ impl Gossip {
             },
             2 => {
                 let catalog = CatalogDigest(r.array("catalog digest")?);
-                let knows_you = read_flag(r)?;
+                let (knows_you, keeps_you) = (read_flag(r)?, read_flag(r)?);
                 let beats = read_beats(r)?;
                 let (news, forgotten) = read_news(r)?;
                 let want =
                     (0..life::count(r, 8)?)
                         .map(|_| Ok(NodeId(r.u64("member")?)))
                         .collect::<Result<_, Malformed>>()?;
-                Gossip::Answer { catalog, knows_you, beats, news, want, forgotten }
+                Gossip::Answer { catalog, knows_you, keeps_you, beats, news, want, forgotten }
             }
             3 => {
                 let (news, forgotten) = read_news(r)?;
@@ -187,6 +191,7 @@ mod tests {
             Gossip::Answer {
                 catalog,
                 knows_you: true,
+                keeps_you: false,
                 beats: vec![beat],
                 news: vec![entry(1, 2, 3, 4), entry(5, 6, 7, 8)],
                 want: vec![NodeId(9)],

@@ -1,8 +1,9 @@
 //! From a boot to serving, and out again: an old disk never speaks.
 //!
 //! ```text
-//!   joining ── a member knows this node, and finds nothing wrong ──────────────────▶ serving
-//!      │    └─ or none of those in reach knows it, or none has answered in time ──▶ serving
+//!   joining ── a member knows this node, and finds nothing wrong, ─┐
+//!      │    └─ or none of those in reach knows it, ─────────────────┴▶ and one keeps this boot ─▶ serving
+//!      ├────── or none has answered in time ──────────────────────────────────────────────▶ serving
 //!      └────── this disk is older than what left it, or was forgotten ─▶ leaving ─▶ RejoinEmpty
 //! ```
 //!
@@ -42,6 +43,8 @@ pub(super) struct Stage {
     booted_tick: u64,
     answered: BTreeSet<NodeId>,
     recognised: bool,
+    /// A member has this boot on its disk.
+    kept: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,7 @@ impl Stage {
             booted_tick: tick,
             answered: BTreeSet::new(),
             recognised: false,
+            kept: false,
         }
     }
 
@@ -141,12 +145,13 @@ impl Node {
         self.try_to_join(now, effects);
     }
 
-    /// A member has answered, and said whether it knew this node.
-    pub(super) fn answered(&mut self, from: NodeId, knows_me: bool) {
+    /// A member has answered, and said whether it knew this node, and keeps that it has booted.
+    pub(super) fn answered(&mut self, from: NodeId, knows_me: bool, keeps_me: bool) {
         let stage = &mut self.membership.stage;
         if stage.is_joining() {
             stage.answered.insert(from);
             stage.recognised |= knows_me;
+            stage.kept |= keeps_me;
         }
     }
 
@@ -159,7 +164,8 @@ impl Node {
         let all_answered =
             !m.stage.answered.is_empty() && self.linked().all(|peer| m.stage.answered.contains(&peer));
         let patience_is_over = m.time.lived_ms() >= self.config.join_patience_ms;
-        if is_alone || m.stage.recognised || all_answered || patience_is_over {
+        let is_known = m.stage.kept && (m.stage.recognised || all_answered);
+        if is_alone || is_known || patience_is_over {
             self.membership.stage.phase = Phase::Serving;
             let recognised = self.membership.stage.recognised;
             effects.push(Effect::Notice(Notice::Joined { recognised }));

@@ -228,6 +228,7 @@ fn gossip_about_strangers_is_dropped_and_heartbeats_of_unknown_lives_do_not_coun
     let gossip = Gossip::Answer {
         catalog: CatalogDigest([0; 16]),
         knows_you: true,
+        keeps_you: true,
         beats: vec![beat, Beat { node: stranger, ..beat }],
         news: vec![entry],
         want: vec![stranger, cluster.id(2)],

@@ -73,6 +73,10 @@ pub(crate) struct Membership {
 #[derive(Default)]
 struct Peer {
     entry: Option<Entry>,
+    /// The session of it that is on this node's disk.
+    kept_session: Option<u64>,
+    /// The same, being written.
+    keeping: Option<u64>,
     /// Its latest heartbeat in the session of its entry.
     beat: u64,
     detector: Detector,
@@ -235,6 +239,39 @@ impl Node {
     pub(crate) fn members_op(&self) -> WriteOp {
         let record = Record { head: Bytes::new(), body: self.membership.remembered().encode() };
         WriteOp::Put { key: storage_key::members(), record }
+    }
+
+    /// Boots that have been heard of are kept at once: should that member come back with an older image of its disk,
+    /// and this node have been started again meanwhile, it is still told.
+    pub(super) fn keep_boots(&mut self, effects: &mut Effects) {
+        let mut boots = Vec::new();
+        for (node, peer) in &mut self.membership.peers {
+            let session = peer.entry.as_ref().map(|entry| entry.life.session);
+            if session.is_some() && session != peer.kept_session && session != peer.keeping {
+                peer.keeping = session;
+                boots.extend(session.map(|session| (*node, session)));
+            }
+        }
+        if !boots.is_empty() {
+            let op = self.members_op();
+            let ticket = self.ticket(Purpose::Boots(boots));
+            effects.push(Effect::Write { ticket, ops: vec![op], durability: Durability::Sync });
+        }
+    }
+
+    /// Storage is done with boots of members; those that wait for it are told.
+    pub(crate) fn boots_kept(&mut self, boots: Vec<(NodeId, u64)>, is_ok: bool, effects: &mut Effects) {
+        for (node, session) in boots {
+            let Some(peer) = self.membership.peers.get_mut(&node) else { continue };
+            if peer.keeping == Some(session) {
+                peer.keeping = None;
+            }
+            // If it could not be written, the member asks again.
+            if is_ok {
+                peer.kept_session = Some(session);
+                self.tell_that_it_is_kept(node, effects);
+            }
+        }
     }
 
     fn look_at_members(&mut self, now: Millis, effects: &mut Effects) {

@@ -302,7 +302,11 @@ impl World {
     /// Whether a disk may be lost: none was, or all replicas were equal since.
     pub(super) fn may_lose_a_disk(&mut self) -> bool {
         let is_sound = self.machines.iter().all(|machine| machine.rot.is_none());
-        if self.history.losses.is_short_of_a_copy() && is_sound && self.is_whole() {
+        // Of the catalog every node has a copy, and gossip brings it to those that came back empty.
+        let all = self.catalog.keyspaces.len();
+        let knows = |process: &super::machine::Process| process.node.catalog().keyspaces.len() == all;
+        let is_known = self.machines.iter().all(|machine| machine.process.as_ref().is_some_and(knows));
+        if self.history.losses.is_short_of_a_copy() && is_sound && is_known && self.is_whole() {
             self.history.losses.repaired(self.now_us);
         }
         !self.history.losses.is_short_of_a_copy()

@@ -167,7 +167,7 @@ impl Options {
         options.image_one_in = some(dice, 50, 20, 60);
         options.replicas = if dice.chance(750) { 3 } else { dice.between(2, options.nodes) };
         options.anti_entropy_period_ms = [300, 500, 2_000][dice.below(3) as usize];
-        options.gossip_period_ms = [25, 100, 300][dice.below(3) as usize];
+        options.gossip_period_ms = [80, 150, 300][dice.below(3) as usize];
         let majority = options.replicas / 2 + 1;
         (options.read_quorum, options.write_quorum) = match dice.below(10) {
             0 => (1, options.replicas),

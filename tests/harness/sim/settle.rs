@@ -4,6 +4,7 @@
 //! In: the world as the clients left it. Out: a violation, or none. C6's "bounded time" is so many periods
 //! of anti-entropy.
 
+use super::machine::Machine;
 use super::rot::Rot;
 use super::world::World;
 use crate::history::KeyIndex;
@@ -64,7 +65,14 @@ impl World {
                 }
             }
         }
-        self.run_for(LULL_US)
+        self.run_for(LULL_US)?;
+        // What has rotted is read by nobody before it is repaired.
+        let until = self.now_us + PERIODS_MAX * self.options.anti_entropy_period_ms * 1_000;
+        let is_rotten = |machine: &Machine| machine.rot.as_ref().is_some_and(Rot::is_noticed);
+        while self.machines.iter().any(is_rotten) && self.now_us < until {
+            self.run_for(LOOK_US)?;
+        }
+        Ok(())
     }
 
     /// C14: a few requests of every client, none of which may fail.
