@@ -122,8 +122,10 @@ impl Grave {
         let mut seen: DotSet = incoming.seen().clone();
         match &self.fate {
             Fate::Reap if self.closed => seen.join(&self.spent),
+            // A version that was live when this was sent, and is not any more, keeps no span of a dead actor.
             Fate::Retire(actors) if self.closed && no_news => {
-                seen = KeyState::Causal(incoming.clone()).retired(actors).seen();
+                let left = Siblings::from_parts(seen, left.clone()).unwrap_or_default();
+                seen = KeyState::Causal(left).retired(actors).seen();
             }
             _ => {}
         }
@@ -284,6 +286,19 @@ mod tests {
         };
         assert_eq!(rest.iter().map(|(dot, _)| *dot).collect::<Vec<_>>(), [dot(3, 1)]);
         assert!(rest.seen().contains(dot(1, 1)) && !rest.seen().contains(dot(2, 1)));
+    }
+
+    #[test]
+    fn what_comes_late_brings_no_span_back_by_a_version_that_has_died_since() {
+        let mut old = Siblings::default();
+        old.write(&DotSet::new(), dot(1, 1), 0, version(1, Some("died")));
+        old.write(&DotSet::new(), dot(2, 1), 0, version(1, Some("lives")));
+        let mut state = old.clone();
+        state.write(&DotSet::single(dot(1, 1), 0), dot(3, 1), 0, version(2, Some("now")));
+        let grave = grave(KeyState::Causal(state), Fate::Retire(vec![ActorId(1)]));
+        let mut part = Siblings::default();
+        part.write(&DotSet::new(), dot(2, 1), 0, version(1, Some("lives")));
+        assert_eq!(rest(grave.sift(&KeyState::Causal(old))), KeyState::Causal(part));
     }
 
     #[test]
