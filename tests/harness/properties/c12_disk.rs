@@ -38,7 +38,8 @@ impl Promises {
         }
     }
 
-    /// Storage has said what became of them.
+    /// Storage has said what became of them: they are synced, or were not written. Of a sync that failed neither is known:
+    /// what was to be synced stays under way, until the process dies of it.
     pub fn done(&mut self, ticket: u64, done: bool) {
         let Some(ops) = self.pending.remove(&ticket).filter(|_| done) else { return };
         for op in ops {
@@ -75,11 +76,21 @@ impl Promises {
         }
     }
 
-    /// The process has died: what was under way may be there or not, so what was being removed is promised no more.
+    /// The process has died: what was under way may be there or not. So of a key that was being removed nothing is promised any
+    /// more, and of one whose context was being retired (R14) what is left of it.
     pub fn process_died(&mut self) {
         for op in std::mem::take(&mut self.pending).into_values().flatten() {
-            if let WriteOp::Remove { key } = op {
-                self.held.remove(&key);
+            match op {
+                WriteOp::Remove { key } => drop(self.held.remove(&key)),
+                WriteOp::Put { key, record } => {
+                    if let Some(fragments) = self.held.get_mut(&key)
+                        && let (Some(promised), Ok(put)) = (folded(&key, fragments), codec::state(&record))
+                        && !covers(&put, &promised)
+                    {
+                        *fragments = vec![record];
+                    }
+                }
+                WriteOp::Merge { .. } => {}
             }
         }
     }
@@ -103,8 +114,7 @@ impl Promises {
         read: impl Fn(&Bytes) -> Result<Option<Record>, String>,
     ) -> Check {
         for (key, fragments) in &self.held {
-            let promised = fold::fold(key, fragments).and_then(|record| codec::state(&record));
-            let Ok(promised) = promised else { continue };
+            let Some(promised) = folded(key, fragments) else { continue };
             let found = match read(key) {
                 Ok(found) => found,
                 Err(_) if is_rotten => continue,
@@ -115,9 +125,7 @@ impl Promises {
                 Some(Err(error)) => return broken("C12", format!("{name} has {key:?} as {error}")),
                 None => KeyState::empty(promised.kind()),
             };
-            let mut both = state.clone();
-            let reused = both.sync(&promised);
-            if !reused.is_empty() || both.digest() != state.digest() {
+            if !covers(&state, &promised) {
                 return broken(
                     "C12",
                     format!("{name} was told that {promised:?} is synced, and has {state:?}"),
@@ -126,6 +134,15 @@ impl Promises {
         }
         Ok(())
     }
+}
+
+fn folded(key: &Bytes, fragments: &[Record]) -> Option<KeyState> {
+    codec::state(&fold::fold(key, fragments).ok()?).ok()
+}
+
+fn covers(state: &KeyState, promised: &KeyState) -> bool {
+    let mut both = state.clone();
+    both.sync(promised).is_empty() && both.digest() == state.digest()
 }
 
 fn is_object(key: &Bytes) -> bool {

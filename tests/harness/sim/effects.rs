@@ -321,8 +321,10 @@ impl World {
                 // What it wrote is not what it holds.
                 self.last_seen.retain(|(whose, _), _| *whose != node);
             }
-            let promises = &mut self.machines[node].promises;
-            tickets.iter().for_each(|ticket| promises.done(*ticket, result.is_ok()));
+            if !matches!(result, Err(Error::Poisoned { .. } | Error::Io { .. })) {
+                let promises = &mut self.machines[node].promises;
+                tickets.iter().for_each(|ticket| promises.done(*ticket, result.is_ok()));
+            }
             let tickets = tickets.into_iter().map(Ticket).collect();
             let result = result.map_err(|error| to_failure(&error));
             self.feed(node, Event::WritesDone { tickets, result })?;
