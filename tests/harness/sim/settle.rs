@@ -91,15 +91,14 @@ impl World {
     pub(super) fn come_together(&mut self) -> Check {
         self.trace.note(self.now_us, "==", [2, 0, 0], || "coming together".into());
         let begun = self.now_us;
-        let until = begun + PERIODS_MAX * self.options.anti_entropy_period_ms * 1_000;
-        while !self.is_whole() && self.now_us < until {
-            self.run_for(LOOK_US)?;
-        }
+        self.wait_until_whole()?;
         let seconds = (self.now_us - begun).div_ceil(1_000_000);
         self.count(&format!("came together within {seconds:>2} s"));
         if self.coverage.contains_key("fault BitRot") {
             // The repair that made it whole gave its node another actor, which the others are yet to hear of.
             self.run_for(LULL_US)?;
+            // A hint that a slow link brought meanwhile is yet to go home.
+            self.wait_until_whole()?;
         }
         self.judge_members()?;
         for end in &self.ends() {
@@ -108,6 +107,14 @@ impl World {
         self.judge_disks()?;
         self.judge_trees()?;
         self.judge_quiet()
+    }
+
+    fn wait_until_whole(&mut self) -> Check {
+        let until = self.now_us + PERIODS_MAX * self.options.anti_entropy_period_ms * 1_000;
+        while !self.is_whole() && self.now_us < until {
+            self.run_for(LOOK_US)?;
+        }
+        Ok(())
     }
 
     /// What is on the disks: C7, and C12 once more, on a running node and after a power loss.
