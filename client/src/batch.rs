@@ -109,7 +109,7 @@ impl Keyspace {
         let outcomes = self.batch(requests).await.into_iter().zip(sent);
         outcomes
             .map(|(outcome, request)| match (outcome, request) {
-                (Ok(Outcome::Write(reply)), _) => Ok(Written::from_wire(reply)),
+                (Ok(Outcome::Write(reply)), _) => Ok(Written::from_wire(reply, None)),
                 (Ok(_), _) => Err(Error::protocol("another kind of reply than a write's")),
                 (Err(Error::Uncertain(mut facts)), Some(request)) => {
                     let (client, timeout) = (self.client().clone(), self.timeout());

@@ -15,10 +15,18 @@ use crate::{
     topology,
 };
 use futures::{StreamExt, stream::FuturesUnordered};
-use merganser_proto::v1::{self, pipeline_reply::Outcome, pipeline_request::Request};
+use merganser_proto::v1::{pipeline_reply::Outcome, pipeline_request::Request};
 use parking_lot::{Mutex, RwLock};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{task::AbortHandle, time::Instant};
 use tonic::transport::{Channel, Endpoint};
 
@@ -110,9 +118,8 @@ impl Builder {
         self
     }
 
-    /// When a node has been silent for so long, and for four times as long as slow answers take,
-    /// the next one is asked too, and the first answer counts; for a write the node must also leave a
-    /// plain question unanswered for as long. 250 ms; `Duration::MAX`: never.
+    /// When a node has left a read unanswered for so long, and for four times as long as slow answers take,
+    /// the next one is asked too, and the first answer counts. 250 ms; `Duration::MAX`: never.
     pub fn hedge_after(mut self, after: Duration) -> Builder {
         self.settings.hedge_after = after;
         self
@@ -231,6 +238,17 @@ impl Client {
         timeout: Duration,
         request: &Request,
     ) -> Result<Outcome, Error> {
+        self.request_counted(target, timeout, request, &AtomicU32::new(0)).await
+    }
+
+    /// As [`Client::request`]; counts how often it is sent.
+    async fn request_counted(
+        &self,
+        target: Target<'_>,
+        timeout: Duration,
+        request: &Request,
+        attempts: &AtomicU32,
+    ) -> Result<Outcome, Error> {
         let repeat = match request {
             Request::Get(_) | Request::Query(_) => Repeat::Read,
             Request::Put(_) | Request::Delete(_) | Request::Apply(_) => Repeat::Write,
@@ -238,6 +256,7 @@ impl Client {
         let times = Times { whole: timeout, attempt: self.inner.settings.attempt_timeout, hedged: true };
         self.ask(Some(target), times, repeat, |link, limit| {
             let request = with_timeout(request.clone(), limit);
+            attempts.fetch_add(1, Ordering::Relaxed);
             async move { link.call(request).await }
         })
         .await
@@ -258,7 +277,7 @@ impl Client {
         let settings = &self.inner.settings;
         let deadline = Instant::now() + times.whole;
         let candidates = self.inner.candidates(target);
-        let hedged = times.hedged && repeat != Repeat::Never && candidates.len() > 1;
+        let hedged = times.hedged && repeat == Repeat::Read && candidates.len() > 1;
         let mut fate = Fate::default();
         let mut attempts = 0;
         let mut under_way = FuturesUnordered::new();
@@ -270,7 +289,7 @@ impl Client {
             let (candidate, began, outcome) = tokio::select! {
                 biased;
                 Some(ended) = under_way.next() => ended,
-                candidate = self.when_due(next, &candidates, repeat) => {
+                candidate = self.when_due(next, candidates.len()) => {
                     let began = Instant::now();
                     let limit = deadline.duration_since(began).min(times.attempt);
                     attempts += 1;
@@ -317,12 +336,7 @@ impl Client {
             match step {
                 // The other attempt may yet succeed, unless this one is for certain all that will be.
                 Step::GiveUp if !under_way.is_empty() && retry::is_curable(&error) => next = Next::Nobody,
-                Step::GiveUp if repeat == Repeat::Write => {
-                    if !under_way.is_empty() {
-                        fate.note_under_way();
-                    }
-                    return Err(fate.outcome(error));
-                }
+                Step::GiveUp if repeat == Repeat::Write => return Err(fate.outcome(error)),
                 Step::GiveUp => return Err(error),
                 Step::Ask { candidate, after } => {
                     tracing::debug!(%error, attempts, next = &*candidates[candidate], ?after, "asking again");
@@ -333,7 +347,7 @@ impl Client {
     }
 
     /// Who is to be asked, once somebody is.
-    async fn when_due(&self, next: Next, candidates: &[Arc<str>], repeat: Repeat) -> usize {
+    async fn when_due(&self, next: Next, candidates: usize) -> usize {
         match next {
             Next::Nobody => std::future::pending().await,
             Next::At(candidate, due) => {
@@ -343,26 +357,9 @@ impl Client {
                 candidate
             }
             Next::IfSilent { candidate, since } => {
-                let patience = self.inner.hedge.after();
-                tokio::time::sleep_until(since + patience).await;
-                // A write is only slow at a node that answers something else, and stays there: at a
-                // second node it would get a second dot.
-                while repeat == Repeat::Write && self.answers(&candidates[candidate], patience).await {
-                    tokio::time::sleep(patience).await;
-                }
-                (candidate + 1) % candidates.len()
+                tokio::time::sleep_until(since + self.inner.hedge.after()).await;
+                (candidate + 1) % candidates
             }
-        }
-    }
-
-    /// Whether a node says anything at all: to a request that makes no sense.
-    async fn answers(&self, address: &Arc<str>, limit: Duration) -> bool {
-        let Ok(link) = self.inner.link(address) else { return false };
-        let mut kv = link.kv();
-        match tokio::time::timeout(limit, kv.get(v1::GetRequest::default())).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(status)) => !matches!(link.error(&status), Error::Unavailable { .. }),
-            Err(_) => false,
         }
     }
 
@@ -505,8 +502,12 @@ impl PendingWrite {
             }
         };
         check_key(key)?;
-        match self.client.request((keyspace, key), self.timeout, &self.request).await {
-            Ok(Outcome::Write(reply)) => Ok(Written::from_wire(reply)),
+        let attempts = AtomicU32::new(0);
+        let target = (keyspace.as_str(), key.as_ref());
+        match self.client.request_counted(target, self.timeout, &self.request, &attempts).await {
+            Ok(Outcome::Write(reply)) => {
+                Ok(Written::from_wire(reply, Some(attempts.load(Ordering::Relaxed))))
+            }
             Ok(_) => Err(Error::protocol("another kind of reply than the request's")),
             Err(Error::Uncertain(mut facts)) => {
                 facts.pending = Some(self.clone());

@@ -120,15 +120,19 @@ pub struct Written {
     pub acks: v1::Acks,
     /// Concurrent versions at the coordinator, this one included: more than 1 = a race was lost.
     pub siblings: u32,
+    /// How often it was sent; unknown of a part of a batch. What was sent more than once may have been
+    /// carried out by two nodes, apart; then it has two dots, and this is the one that answered.
+    pub attempts: Option<u32>,
 }
 
 impl Written {
-    pub(crate) fn from_wire(reply: v1::WriteReply) -> Written {
+    pub(crate) fn from_wire(reply: v1::WriteReply, attempts: Option<u32>) -> Written {
         Written {
             dot: reply.dot.map(error::dot),
             context: Context::from_bytes(reply.context),
             acks: reply.acks.unwrap_or_default(),
             siblings: reply.siblings,
+            attempts,
         }
     }
 }

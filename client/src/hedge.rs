@@ -1,11 +1,10 @@
 //! When to ask a second node although the first has not failed.
 //!
 //! A node that hangs (paused, cut off, its disk stuck) says nothing, so waiting for its failure
-//! means waiting for a time limit. Here a request goes to the next node as well once it has taken
-//! much longer than requests do, and whichever answers first counts. Reads change nothing. All
-//! attempts of a write carry one request id, but two nodes that do not know of each other give it
-//! two dots, and who replaces what he saw of it replaces one of them. So a write goes to a second node
-//! only if the first one answers nothing at all, as it would after any time limit.
+//! means waiting for a time limit. Here a read goes to the next node as well once it has taken
+//! much longer than requests do, and whichever answers first counts; the silent node is then asked last, by
+//! writes too. Writes stay where they are until their time limit: two nodes that do not know of each other
+//! would give one write two dots, and who replaces one of them does not replace the other.
 //!
 //! In: how long answers took. Out: how long to wait. Where everything is slow, so is this: what
 //! is hedged stays a small part. Absent: requests; this is one number.

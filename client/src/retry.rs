@@ -124,13 +124,6 @@ impl Fate {
         }
     }
 
-    /// Takes note of an attempt that is given up before it has ended.
-    pub(crate) fn note_under_way(&mut self) {
-        if self.unknown.is_none() {
-            self.unknown = Some(nothing_known("another attempt is under way".into()));
-        }
-    }
-
     /// The outcome of the write whose last attempt failed with `last`.
     pub(crate) fn outcome(self, last: Error) -> Error {
         match (self.unknown, last) {

@@ -188,7 +188,8 @@ impl Worker {
         self.shared.measures.done(op, begin, end, written.as_ref().err());
         let outcome = outcome(&written);
         let sloppy = written.as_ref().is_ok_and(|written| written.acks.sloppy);
-        let write = Write { id, act, seen, begin, end, outcome, sloppy, ttl };
+        let repeated = written.as_ref().map_or(true, |written| written.attempts != Some(1));
+        let write = Write { id, act, seen, begin, end, outcome, sloppy, repeated, ttl };
         self.shared.history.write(space.name, key, write);
         written.ok()
     }
