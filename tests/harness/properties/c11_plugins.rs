@@ -81,7 +81,10 @@ pub(super) fn on_state(history: &History, key: KeyIndex, state: &KeyState) -> Ch
                         format!("a fragment of key {key} is no value: {:?}", fragment.value),
                     );
                 };
-                let claims = |dot| fragment.claim.contains(dot);
+                // A span of a later dot of the same actor reaches over what was collected in between.
+                let collected = history.collected.get(&key).map(|collected| collected.state.seen());
+                let was_collected = |dot| collected.as_ref().is_some_and(|seen| seen.contains(dot));
+                let claims = |dot| fragment.claim.contains(dot) && !was_collected(dot);
                 for (dot, op) in
                     history.told.iter().filter(|(dot, op)| history.ops[**op].key == key && claims(**dot))
                 {

@@ -26,7 +26,7 @@ pub(super) fn on_state(history: &History, state: &KeyState) -> Check {
     Ok(())
 }
 
-/// A node lets go of what it holds of a key: nothing of it may be live, by its own clock.
+/// A node lets go of what it holds of a key: nothing of it may be live by then.
 pub fn on_collected(history: &mut History, key: KeyIndex, state: &KeyState, now: Millis) -> Check {
     if !state.is_empty() && !state.is_gone(now) {
         return broken("C4", format!("key {key} is collected, and lives: {state:?}"));

@@ -450,8 +450,8 @@ impl World {
         let Ok(state) = codec::state(&record) else { return Ok(()) };
         self.count("a replica let go of a key");
         self.last_seen.remove(&(node, index));
-        let now = self.machines[node].now(self.now_us);
-        c4_no_resurrection::on_collected(&mut self.history, index, &state, now)
+        // Each has found it gone by its own clock, which may have been put back since.
+        c4_no_resurrection::on_collected(&mut self.history, index, &state, self.latest_clock)
     }
 
     fn judge_message(&mut self, node: usize, peer: usize, message: &Message) -> Check {
