@@ -302,6 +302,13 @@ impl cluster_server::Cluster for Node {
         Ok(Response::new(Default::default()))
     }
 
+    async fn collection(
+        &self,
+        _: Request<v1::CollectionRequest>,
+    ) -> Result<Response<v1::CollectionReply>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
     async fn hot_keys(&self, _: Request<v1::HotKeysRequest>) -> Result<Response<v1::HotKeysReply>, Status> {
         Ok(Response::new(Default::default()))
     }
