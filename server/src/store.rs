@@ -162,11 +162,13 @@ impl ScanJob {
                 let result = db.page(&request).map(page).map_err(|error| failure(&error));
                 door.put(Input::ScanDone { ticket, result });
             }
-            ScanJob::Excise(keys, seen) => {
-                if let Err(error) = db.excise(&keys, seen) {
-                    tracing::warn!(%error, "damage stays although it was repaired");
+            ScanJob::Excise(keys, seen) => match db.excise(&keys, seen) {
+                Ok(pieces) => {
+                    let (from, to) = (keys.from.escape_ascii(), keys.to.escape_ascii());
+                    tracing::info!(%from, %to, pieces, "damage_repaired");
                 }
-            }
+                Err(error) => tracing::warn!(%error, "damage stays although it was repaired"),
+            },
         }
     }
 }
