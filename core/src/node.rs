@@ -120,7 +120,7 @@ pub(crate) enum ScanFor {
     /// Hints from before the start.
     HintCount,
     /// Hints for a target that is back.
-    HintsHome(NodeId),
+    HintsHome((NodeId, u64)),
     /// Own keys of a slot that differs from a peer's.
     Work { id: OpId, scan: WorkScan },
     /// Own keys that a peer asks about.
@@ -429,7 +429,7 @@ impl Node {
             ScanFor::Leaves { to } => self.leaves_scanned(now, to, result, effects),
             ScanFor::LostLeaves(lost) => self.lost_leaves_scanned(now, lost, result, effects),
             ScanFor::HintCount => self.hints_counted(now, result, effects),
-            ScanFor::HintsHome(target) => self.hints_scanned(now, target, result, effects),
+            ScanFor::HintsHome(pass) => self.hints_scanned(now, pass, result, effects),
             ScanFor::Leaf(rescan) => self.leaf_scanned(now, rescan, result, effects),
             ScanFor::Work { id, scan } => self.work_scanned(now, id, scan, result, effects),
             ScanFor::Keys(asked) => self.keys_scanned(asked, result, effects),

@@ -19,6 +19,8 @@ use crate::mutant::Mutant;
 use crate::node::Node;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// So often the rest after a round of which nothing came is doubled at most.
+const FRUITLESS_MAX: u32 = 5;
 /// Patience with members, in periods and at least in milliseconds.
 const PATIENCE_PERIODS: u64 = 10;
 const PATIENCE_MS_MIN: u64 = 2_000;
@@ -33,6 +35,9 @@ pub(super) struct Owner {
     pub(super) stage: Stage,
     closing: BTreeMap<OpId, Ending>,
     pub(super) counts: Counts,
+    /// Rounds in a row of which nothing came: a hint that waits, a key that is always written. Each costs every
+    /// member a sync, so the next ones come later and later.
+    fruitless: u32,
     /// Who had not answered when a round was last given up, or was away when one was to begin.
     pub(super) waiting_for: Vec<NodeId>,
     pub(super) last_round: Option<Millis>,
@@ -161,7 +166,7 @@ impl Node {
         let mut all = (0..round.subjects.len()).map(all);
         round.subjects.retain(|_| all.next().unwrap_or(false));
         if round.subjects.is_empty() {
-            return self.rest_places(now, &round.places);
+            return self.rest_longer(now, &round.places);
         }
         self.fence.owner.counts.confirmed += round.subjects.len() as u64;
         self.fence.owner.stage = Stage::Holding(round, BTreeSet::new());
@@ -203,6 +208,7 @@ impl Node {
     fn end_fence_round(&mut self, now: Millis, round: Round, effects: &mut Effects) {
         let Round { id, keyspace, subjects, places, members, .. } = round;
         self.fence.owner.stage = Stage::Idle;
+        self.fence.owner.fruitless = 0;
         self.fence.owner.last_round = Some(now);
         self.fence.owner.waiting_for.clear();
         while self.fence.owner.closing.len() >= CLOSING_MAX {
@@ -259,6 +265,15 @@ impl Node {
         self.fence.owner.counts.blocked += 1;
         self.fence.owner.waiting_for =
             round.members.iter().copied().filter(|node| !heard.contains(node)).collect();
-        self.rest_places(now, &round.places);
+        self.rest_longer(now, &round.places);
+    }
+
+    /// Nothing came of a round for these.
+    fn rest_longer(&mut self, now: Millis, places: &BTreeSet<Place>) {
+        let doubled = self.fence.owner.fruitless.min(FRUITLESS_MAX);
+        self.fence.owner.fruitless = doubled + 1;
+        let rest_ms = self.rested(now).since(now) << doubled;
+        let until = now.after(rest_ms);
+        places.iter().for_each(|place| self.fence.index.rest(*place, until));
     }
 }

@@ -215,7 +215,7 @@ impl Node {
     }
 
     /// When a slot that something was found in is looked at again.
-    fn rested(&self, now: Millis) -> Millis {
+    pub(super) fn rested(&self, now: Millis) -> Millis {
         now.after(REST_PERIODS * self.config.collect_period_ms)
     }
 

@@ -42,6 +42,8 @@ const MESSAGE_BYTES: u64 = 64;
 
 /// All hints for one target, looked at once.
 pub(super) struct Pass {
+    /// Tells it from those before it.
+    number: u64,
     /// Only those that are too old, to whoever else may have them.
     gives_up: bool,
     /// Where the next page begins; None: there is none.
@@ -170,7 +172,9 @@ impl Node {
             return;
         }
         shelf.pass_begins();
+        self.hints.passes_begun += 1;
         let pass = Pass {
+            number: self.hints.passes_begun,
             gives_up: !is_home,
             next: Some(storage_key::hints(target).0),
             is_scanning: false,
@@ -211,7 +215,8 @@ impl Node {
             if pass.page.is_empty() {
                 let Some(from) = pass.next.take() else { break };
                 pass.is_scanning = true;
-                return self.ask_page(target, from, effects);
+                let of = (target, pass.number);
+                return self.ask_page(of, from, effects);
             }
             if !window {
                 return;
@@ -238,24 +243,28 @@ impl Node {
         }
     }
 
-    fn ask_page(&mut self, target: NodeId, from: Bytes, effects: &mut Effects) {
+    fn ask_page(&mut self, of: (NodeId, u64), from: Bytes, effects: &mut Effects) {
+        let target = of.0;
         if let Some(shelf) = self.hints.shelves.get_mut(&target) {
             shelf.page_begins();
         }
         let (_, to) = storage_key::hints(target);
         let page = PageSize::records(PAGE_RECORDS_MAX, PAGE_BYTES_MAX);
-        self.scan(ScanFor::HintsHome(target), (from, to), page, effects);
+        self.scan(ScanFor::HintsHome(of), (from, to), page, effects);
     }
 
-    /// A page of hints has come.
+    /// A page of hints has come. One of a pass that has ended says nothing of what was stored since.
     pub(crate) fn hints_scanned(
         &mut self,
         now: Millis,
-        target: NodeId,
+        (target, number): (NodeId, u64),
         result: Result<ScanPage, StorageFailure>,
         effects: &mut Effects,
     ) {
-        let Some(pass) = self.hints.passes.get_mut(&target).filter(|pass| pass.is_scanning) else { return };
+        let Some(pass) = self.hints.passes.get_mut(&target) else { return };
+        if pass.number != number || !pass.is_scanning {
+            return;
+        }
         pass.is_scanning = false;
         match result {
             Ok(page) => {

@@ -49,6 +49,7 @@ pub(crate) struct Hints {
     /// Of those that are being counted some cannot be read.
     is_damaged: bool,
     passes: BTreeMap<NodeId, Pass>,
+    passes_begun: u64,
     /// When a target is next looked at.
     rests: BTreeMap<NodeId, Millis>,
     leaving: BTreeMap<OpId, Leaving>,

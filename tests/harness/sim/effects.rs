@@ -25,6 +25,8 @@ use merganser_core::{handoff, storage_key};
 use merganser_storage::fs::sim::{Fault, FaultEffect, OpKind};
 use merganser_storage::{Error, KeySpan, PageRequest, Step, Write};
 
+/// Longest turn of the slowest disk: shorter than what is waited for once faults have ended.
+const DISK_TURN_US_MAX: u64 = 2_000_000;
 /// Commits and plugin calls that take up to ten times as long.
 const STRAGGLERS_PERMILLE: u64 = 80;
 
@@ -272,7 +274,7 @@ impl World {
         let boot = process.boot;
         let us_max = self.options.disk_us_max;
         let us_max = if self.dice.chance(STRAGGLERS_PERMILLE) { us_max * 10 } else { us_max };
-        let after = self.dice.between(10, us_max) * machine.disk_slowness;
+        let after = (self.dice.between(10, us_max) * machine.disk_slowness).min(DISK_TURN_US_MAX);
         self.schedule(after, Due::Disk { node, boot });
     }
 

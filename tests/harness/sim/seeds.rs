@@ -101,6 +101,10 @@ fn at_home(bug: Bug, drawn: Options) -> Options {
     if collects.into_iter().any(|mutant| bug == Bug::Core(mutant)) && options.collect_period_ms == 0 {
         options.collect_period_ms = 20;
     }
+    if bug == Bug::Core(Mutant::FlapsOnOwnPause) {
+        // A pause is to be long beside the period of gossip.
+        options.gossip_period_ms = 25;
+    }
     if bug == Bug::Core(Mutant::ReapWithoutHintCheck) {
         let faults = [FaultKind::SilentOneWay, FaultKind::Kill, FaultKind::Clog, FaultKind::FalseLinkDown];
         options.faults = faults.into_iter().fold(0, |mask, kind| mask | kind.bit());
