@@ -148,7 +148,8 @@ impl<'a> Graph<'a> {
         }
         let deleted = self.reach(self.deleted(until), since);
         missing.retain(|put| !is_in(put, &deleted));
-        if reached.unknown {
+        // Behind a resolution that nobody read there may be anything, also where a delete had seen what was made of it.
+        if reached.unknown || deleted.unknown {
             *undecided += missing.len() as u64;
             missing.clear();
         }

@@ -218,6 +218,17 @@ fn behind_a_resolution_that_nobody_saw_nothing_is_decided() {
     let mut findings = Findings::default();
     findings.judge(Kind::Causal, "settled/k", &history, &saw(&[version(2)]), &Rules::default());
     assert_eq!((findings.violations.len(), findings.looked.undecided), (0, 1));
+
+    // Nor where a delete had seen what was made of it: 9 is a resolution of 3 and of 8, which nobody saw.
+    let made = Shown { dots: dots(&[9]), merged_from: dots(&[3, 8]), ..version(3) };
+    let writes = vec![
+        put(1, &[], 0),
+        put(2, &[1], 100),
+        put(3, &[], 200),
+        write(4, Act::Delete, &[9], 400, Outcome::Acked(Some(dot(4)))),
+    ];
+    let history = KeyHistory { writes, reads: vec![read(300, &[made])] };
+    assert_eq!(judge(&history, &saw(&[])), [""; 0]);
 }
 
 #[test]
