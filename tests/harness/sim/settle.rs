@@ -94,8 +94,8 @@ impl World {
         self.wait_until_whole()?;
         let seconds = (self.now_us - begun).div_ceil(1_000_000);
         self.count(&format!("came together within {seconds:>2} s"));
-        if self.coverage.contains_key("fault BitRot") {
-            // The repair that made it whole gave its node another actor, which the others are yet to hear of.
+        if ["fault BitRot", "notice Amnesia"].iter().any(|what| self.coverage.contains_key(*what)) {
+            // What was found missing gave its node another actor, which the others are yet to hear of.
             self.run_for(LULL_US)?;
             // A hint that a slow link brought meanwhile is yet to go home.
             self.wait_until_whole()?;
