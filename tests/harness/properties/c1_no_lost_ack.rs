@@ -10,6 +10,7 @@ use super::{Check, Final, broken};
 use crate::history::{END, History, KeyIndex, Op, What};
 use crate::sim::plugins;
 use merganser_core::catalog::DeleteSemantics;
+use merganser_core::id::Dot;
 use merganser_core::version::KeyState;
 use std::collections::BTreeSet;
 
@@ -23,7 +24,8 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
             for ack in acknowledged.filter(binding) {
                 let collected = history.collected.get(&end.key);
                 let was_collected = collected.is_some_and(|collected| collected.reached.contains(&ack.dot));
-                if !reached.contains(&ack.dot) && !was_collected {
+                if !reached.contains(&ack.dot) && !was_collected && !is_retired_delete(history, end, ack.dot)
+                {
                     let live: Vec<String> = siblings.iter().map(|(dot, _)| history.name(*dot)).collect();
                     let text = format!("{} was acknowledged to op {}; ", history.name(ack.dot), ack.op);
                     return broken("C1", text + &format!("only {live:?} are left, and none has seen it"));
@@ -61,6 +63,15 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
         }
     }
     Ok(())
+}
+
+/// A delete that one member collected, while others had taken in something newer beside it, leaves no trace but the
+/// context; and that goes, too, once its actor is dead. What it had seen must not live.
+fn is_retired_delete(history: &History, end: &Final, dot: Dot) -> bool {
+    let is_delete = history.dots.get(&dot).is_some_and(|fact| fact.value.is_none());
+    let is_retired = history.retired.get(&end.key).is_some_and(|retired| retired.contains(dot));
+    let live = end.joined.live_dots();
+    is_delete && is_retired && history.reach([dot].into_iter()).iter().all(|seen| !live.contains(seen))
 }
 
 /// The writes in a lattice value; of a counter, the operations. None if it is neither.
