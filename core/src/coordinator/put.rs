@@ -243,7 +243,6 @@ impl Node {
         let after = if self.mutant(Mutant::ClockAlone) { Stamp::default() } else { seen };
         // Also above a delete that was collected: it is not there any more to lose against.
         let after = after.max(self.stamp_buried(target));
-        let Some(writing) = self.writing.get(&op) else { return };
         let stamp = self.clock.issue(now, after);
         let Some(version) = version_of(change, stamp, writing.request_id) else { return };
         self.minted(op, Minted { dot, previous: 0, stamp, seen: DotSet::single(dot, 0), siblings: 1 });

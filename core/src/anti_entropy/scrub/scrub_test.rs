@@ -235,9 +235,8 @@ fn damaged_leaves_turn_stale_and_their_range_is_given_up() {
     assert!(record.stale || cluster.nodes[0].leaf(keyspace, slot).is_some());
 }
 
-#[test]
-fn of_leaves_that_no_key_ever_had_nothing_is_lost() {
-    let (mut cluster, _) = cluster(Policy::Siblings);
+/// The first node's own records cannot be read, and it is told; then they are repaired.
+fn own_records_are_lost(cluster: &mut Cluster) {
     let range = storage_key::own_all();
     cluster.disks[0].retain(|key, _| !(range.0 <= *key && *key < range.1));
     cluster.damage[0].push(range.clone());
@@ -245,6 +244,12 @@ fn of_leaves_that_no_key_ever_had_nothing_is_lost() {
     cluster.run();
     (0..5).for_each(|_| cluster.pass(1_000));
     assert_eq!(cluster.damage[0], []);
+}
+
+#[test]
+fn of_leaves_that_no_key_ever_had_nothing_is_lost() {
+    let (mut cluster, _) = cluster(Policy::Siblings);
+    own_records_are_lost(&mut cluster);
     assert_eq!(cluster.disks[0].keys().filter(|key| storage_key::parse_leaf(key).is_some()).count(), 1);
 }
 
@@ -307,17 +312,11 @@ fn two_that_lost_the_same_range_take_in_what_anybody_can_read_and_say_what_may_b
 #[test]
 fn who_a_node_is_and_what_it_knows_is_written_anew_from_memory() {
     let (mut cluster, _) = cluster(Policy::Siblings);
-    let range = storage_key::own_all();
     let keys = [storage_key::identity(), storage_key::catalog(), storage_key::members()];
     cluster.pass(20_000);
     let before: Vec<_> = keys.iter().map(|key| cluster.disks[0].get(key).cloned()).collect();
     assert!(before.iter().all(Option::is_some));
-    cluster.disks[0].retain(|key, _| !(range.0 <= *key && *key < range.1));
-    cluster.damage[0].push(range.clone());
-    cluster.queue.push_back((0, Event::Damaged { ranges: vec![range] }));
-    cluster.run();
-    (0..5).for_each(|_| cluster.pass(1_000));
-    assert_eq!(cluster.damage[0], []);
+    own_records_are_lost(&mut cluster);
     for (key, before) in keys.iter().zip(before) {
         assert_eq!(cluster.disks[0].get(key), before.as_ref(), "{key:?}");
     }
