@@ -2,8 +2,8 @@
 
 use super::CollectionView;
 use crate::catalog::{DeleteSemantics, Policy, Settings};
-use crate::event::{Effects, Event, Record};
-use crate::id::{NodeId, RequestId};
+use crate::event::{Effect, Effects, Event, Record};
+use crate::id::{NodeId, OpId, RequestId};
 use crate::message::Message;
 use crate::node::Node;
 use crate::request::{Basis, Level, Operation, Outcome, Presence};
@@ -247,6 +247,36 @@ fn a_primary_that_missed_the_end_of_a_round_is_told_when_it_offers_what_it_holds
 }
 
 #[test]
+fn a_primary_that_could_not_shorten_a_context_says_so_and_is_told_again() {
+    let mut cluster = cluster(3, Settings::new(Policy::Siblings));
+    let context = put(&mut cluster, 0, "v");
+    cluster.wrote(1, Level::All, "w", Basis::Context(context));
+    let whole = held(&cluster)[0].clone().expect("it is stored");
+    let actors = whole.retirable(|_| true);
+    let short = whole.retired(&actors);
+    assert!(actors.len() == 1 && short != whole);
+    // All members agreed; the disk of one was full when the round ended.
+    let (late, target) = (2, target(&cluster.nodes[0]));
+    for node in 0..3 {
+        let outline = codec::record(&whole.outline());
+        let fate = super::Fate::Retire(actors.clone());
+        let mut grave = super::grave::Grave::new(OpId(1), whole.outline(), outline, fate, None, 1_000_000);
+        grave.closed = true;
+        cluster.nodes[node].fence.graves.dig(target.storage_key.clone(), grave);
+        let record = codec::record(if node == late { &whole } else { &short });
+        cluster.disks[node].insert(target.storage_key.clone(), record);
+    }
+    let of = (target.entry.id, target.key.clone(), codec::record(&whole));
+    let message = Message::Replicate { op: None, keyspace: of.0, key: of.1, record: of.2 };
+    let mut leaving = Effects::new();
+    leaving.push(Effect::Send { to: cluster.nodes[0].config.node, message });
+    cluster.nodes[late].gate(&mut leaving, 0);
+    leaving.into_iter().for_each(|effect| cluster.perform(late, effect));
+    cluster.run();
+    assert_eq!(held(&cluster), vec![Some(short); 3]);
+}
+
+#[test]
 fn keys_from_before_a_boot_are_found() {
     let mut cluster = cluster(3, Settings::new(Policy::Siblings));
     let context = put(&mut cluster, 0, "v");
@@ -310,8 +340,7 @@ fn only_members_are_asked_and_believed() {
     let mut cluster = cluster(3, Settings::new(Policy::Siblings));
     let context = put(&mut cluster, 0, "v");
     delete(&mut cluster, 1, context);
-    let confirmed =
-        super::FenceMessage::Confirmed { round: crate::id::OpId(1), confirmed: vec![true; 9], tick: 9 };
+    let confirmed = super::FenceMessage::Confirmed { round: OpId(1), confirmed: vec![true; 9], tick: 9 };
     let stranger = NodeId(1);
     cluster.queue.push_back((0, Event::Message { from: stranger, message: Message::Fence(confirmed) }));
     cluster.run();

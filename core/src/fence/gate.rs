@@ -147,11 +147,14 @@ impl Node {
             return Some(record);
         };
         let Ok(state) = codec::state(&record) else { return Some(record) };
+        if grave.is_of(&state) {
+            // The agreed state itself hurts nobody, and whoever sees that it is held still can tell that
+            // the round is over. Without what is retired, no peer would know what this node holds.
+            return Some(record);
+        }
         match grave.sift(&state) {
             Sifted::News => Some(record),
             Sifted::Rest(rest) => Some(codec::record(&rest)),
-            // The agreed state itself hurts nobody.
-            Sifted::Covered if grave.is_of(&state) => Some(record),
             // Somebody waits to hear that it is covered.
             Sifted::Covered if op.is_some() && grave.is_reaped() => Some(codec::record(&grave.remains())),
             Sifted::Covered => None,
