@@ -20,12 +20,16 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
     match &end.joined {
         KeyState::Causal(siblings) => {
             let deletes = history.deletes_within(end.key, siblings.seen(), END);
-            let reached = history.reach(siblings.iter().map(|(dot, _)| *dot).chain(deletes));
+            let retired = history.retired.get(&end.key);
+            let retired = retired.map(|retired| history.deletes_within(end.key, retired, END));
+            let retired =
+                retired.into_iter().flatten().filter(|delete| is_retired_delete(history, end, *delete));
+            let live = siblings.iter().map(|(dot, _)| *dot);
+            let reached = history.reach(live.chain(deletes).chain(retired));
             for ack in acknowledged.filter(binding) {
                 let collected = history.collected.get(&end.key);
                 let was_collected = collected.is_some_and(|collected| collected.reached.contains(&ack.dot));
-                if !reached.contains(&ack.dot) && !was_collected && !is_retired_delete(history, end, ack.dot)
-                {
+                if !reached.contains(&ack.dot) && !was_collected {
                     let live: Vec<String> = siblings.iter().map(|(dot, _)| history.name(*dot)).collect();
                     let text = format!("{} was acknowledged to op {}; ", history.name(ack.dot), ack.op);
                     return broken("C1", text + &format!("only {live:?} are left, and none has seen it"));
@@ -66,7 +70,8 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
 }
 
 /// A delete that one member collected, while others had taken in something newer beside it, leaves no trace but the
-/// context; and that goes, too, once its actor is dead. What it had seen must not live.
+/// context; and that goes, too, once its actor is dead. It took effect all the same: all had agreed on a state that had
+/// seen it. What it had seen must not live.
 fn is_retired_delete(history: &History, end: &Final, dot: Dot) -> bool {
     let is_delete = history.dots.get(&dot).is_some_and(|fact| fact.value.is_none());
     let is_retired = history.retired.get(&end.key).is_some_and(|retired| retired.contains(dot));
