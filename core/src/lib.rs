@@ -17,6 +17,7 @@
 pub mod admin;
 pub mod anti_entropy;
 pub mod boot;
+mod budget;
 pub mod catalog;
 pub mod config;
 mod coordinator;

@@ -47,6 +47,7 @@ pub struct Node {
     pub(crate) write_backs: WriteBacks,
     pub(crate) active: BTreeMap<Bytes, Box<ActiveKey>>,
     pub(crate) load: Load,
+    pub(crate) worked_for_client_at: Millis,
     pub(crate) hot_keys: HotKeys,
     pub(crate) flights: Flights,
     pub(crate) view_cache: ViewCache,
@@ -189,8 +190,8 @@ pub(crate) enum Timer {
     Exchange,
     /// The budget of repair allows another leaf to be read anew.
     Rescans,
-    /// The budget of repair allows another message.
-    Outbox,
+    /// The budget of repair allows another message, or another slot.
+    Budget,
     /// The scrub goes on.
     Scrub,
     /// Look for what is to be collected; forget graves.
@@ -301,6 +302,7 @@ impl Node {
             write_backs: WriteBacks::default(),
             active: BTreeMap::new(),
             load: Load::default(),
+            worked_for_client_at: Millis::default(),
             hot_keys: HotKeys::default(),
             flights: Flights::default(),
             view_cache: ViewCache::default(),
@@ -347,6 +349,7 @@ impl Node {
     fn take(&mut self, now: Millis, event: Event, effects: &mut Effects) {
         match event {
             Event::Client { ticket, request } => {
+                self.works_for_client(now);
                 self.begin(now, Origin::Client { ticket, cost: None }, request, effects)
             }
             Event::Admin { ticket, request } => self.admin(now, ticket, request, effects),
@@ -444,6 +447,9 @@ impl Node {
     }
 
     fn message(&mut self, now: Millis, from: NodeId, message: Message, effects: &mut Effects) {
+        if matches!(message, Message::Replicate { .. } | Message::Read { .. } | Message::Forward { .. }) {
+            self.works_for_client(now);
+        }
         match message {
             Message::Replicate { op, keyspace, key, record } => {
                 self.replicate(now, from, op, keyspace, key, record, effects);
@@ -497,7 +503,7 @@ impl Node {
                 Timer::AntiEntropy => self.begin_round(now, effects),
                 Timer::Exchange => self.check_round(now, effects),
                 Timer::Rescans => self.go_on_rescanning(now, effects),
-                Timer::Outbox => self.empty_outbox(now, effects),
+                Timer::Budget => self.repair_goes_on(now, effects),
                 Timer::Scrub => self.scrub_due(now, effects),
                 Timer::Collect => self.collect_period(now, effects),
             }

@@ -1,12 +1,13 @@
 //! The answering side of an exchange. It keeps nothing between two questions: each says all that its answer needs.
 //!
-//! In: questions of a peer, never trusted: ranges lie within one slot that both hold. Out: answers, each bounded in
+//! In: questions of a peer, never trusted: ranges lie within a stretch of slots that both hold. Out: answers, each bounded in
 //! keys and bytes. Absent: the asking side, see `round` and `slot_work`.
 
 use super::exchange::{BYTES_MAX, Exchange, KEYS_MAX};
 use super::leaf::{Share, Sum};
 use super::rescans::Then;
 use super::round::{branch_sums, leaf_sums, root_sum};
+use super::shared::Stretch;
 use super::take::Whom;
 use crate::event::{Effects, Record, ScanPage, StorageFailure};
 use crate::id::{KeyspaceId, Millis, NodeId, OpId};
@@ -24,10 +25,9 @@ pub(crate) struct KeysAsked {
     to: NodeId,
     op: OpId,
     keyspace: KeyspaceId,
-    slot: Slot,
     end: Bytes,
-    /// The whole slot is asked for, and no write of it was under way.
-    begun: Option<u64>,
+    /// All of one slot is asked for, and no write of it was under way.
+    begun: Option<(Slot, u64)>,
     /// Storage key, key, digest.
     theirs: Vec<(Bytes, Bytes, Digest)>,
 }
@@ -51,8 +51,8 @@ impl Node {
             Exchange::AskLeaves { op, keyspace, branch } => {
                 self.leaves_asked(now, from, op, keyspace, branch, effects)
             }
-            Exchange::Keys { op, keyspace, slot, from: start, to, keys } => {
-                self.keys_asked(from, op, keyspace, slot, (start, to), keys, effects)
+            Exchange::Keys { op, keyspace, slots, from: start, to, keys } => {
+                self.keys_asked(from, op, keyspace, slots, (start, to), keys, effects)
             }
             Exchange::AskStates { op, keyspace, keys } => {
                 self.states_asked(from, op, keyspace, keys, effects)
@@ -130,15 +130,15 @@ impl Node {
         to: NodeId,
         op: OpId,
         keyspace: KeyspaceId,
-        slot: Slot,
+        slots: Stretch,
         range: (Bytes, Bytes),
         keys: Vec<(Bytes, Digest)>,
         effects: &mut Effects,
     ) -> Option<()> {
         let shared = self.shared_if_loaded(to, keyspace)?;
-        let whole = storage_key::object_range(keyspace, slot);
+        let whole = slots.objects(keyspace);
         let (start, end) = &range;
-        let sound = *start >= whole.0 && *end <= whole.1 && start < end && shared.contains(slot);
+        let sound = *start >= whole.0 && *end <= whole.1 && start < end && shared.contains_all(slots);
         if !sound || self.anti_entropy.serving >= SERVING_MAX {
             return None;
         }
@@ -151,9 +151,12 @@ impl Node {
         theirs.sort();
         theirs.dedup_by(|a, b| a.0 == b.0);
         let tree = self.anti_entropy.trees.get(&keyspace).filter(|_| range == whole);
-        let begun = tree.and_then(|tree| tree.begin_rescan(slot));
+        let begun = tree.and_then(|tree| {
+            let slot = slots.only()?;
+            Some((slot, tree.begin_rescan(slot)?))
+        });
         self.anti_entropy.serving += 1;
-        let asked = KeysAsked { to, op, keyspace, slot, end: range.1.clone(), begun, theirs };
+        let asked = KeysAsked { to, op, keyspace, end: range.1.clone(), begun, theirs };
         let page = PageSize::heads(KEYS_MAX, BYTES_MAX);
         self.scan(ScanFor::Keys(asked), (range.0, range.1), page, effects);
         Some(())
@@ -167,7 +170,7 @@ impl Node {
         effects: &mut Effects,
     ) {
         self.anti_entropy.serving = self.anti_entropy.serving.saturating_sub(1);
-        let KeysAsked { to, op, keyspace, slot, end, begun, theirs } = asked;
+        let KeysAsked { to, op, keyspace, end, begun, theirs } = asked;
         let Ok(page) = result else { return self.send_exchange(to, Exchange::Unable { op }, effects) };
         let limit = page.next.clone().unwrap_or(end);
         let is_whole = page.next.is_none() && page.damaged.is_empty();
@@ -205,7 +208,7 @@ impl Node {
         while let Some((_, key, _)) = theirs.next_if(|(other, ..)| *other < limit) {
             differs(key, Bytes::new());
         }
-        if let Some(begun) = begun
+        if let Some((slot, begun)) = begun
             && is_whole
             && !undecodable
             && upto.is_none()
@@ -228,12 +231,9 @@ impl Node {
         let keys: Vec<(Bytes, Bytes)> =
             keys.into_iter().map(|key| (storage_key::object(keyspace, &key), key)).collect();
         let (first, last) = (keys.first()?, keys.last()?);
-        let slot = storage_key::slot_of(&first.0)?;
+        let slots = Stretch::between(storage_key::slot_of(&first.0)?, storage_key::slot_of(&last.0)?)?;
         let ordered = keys.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let sound = ordered
-            && keys.iter().all(|(_, key)| !key.is_empty())
-            && storage_key::slot_of(&last.0) == Some(slot)
-            && shared.contains(slot);
+        let sound = ordered && keys.iter().all(|(_, key)| !key.is_empty()) && shared.contains_all(slots);
         if !sound || self.anti_entropy.serving >= SERVING_MAX {
             return None;
         }

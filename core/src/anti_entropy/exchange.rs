@@ -5,7 +5,7 @@
 //!     Root: the sum of all slots that both hold ─▶
 //!                                               ◀─ Same, or Branches: 256 sums
 //!     AskLeaves of a branch ─▶                  ◀─ Leaves: 256 sums
-//!     Keys of a range of a slot, with digests ─▶ ◀─ Differing: its own head of each that differs
+//!     Keys of a range of slots, with digests ─▶ ◀─ Differing: its own head of each that differs
 //!     AskStates of what it lacks ─▶             ◀─ States
 //!     Take what the other lacks ─▶              ◀─ Taken
 //! ```
@@ -15,6 +15,7 @@
 //! every list bounded. Absent: what they lead to; see `round` (the asker) and `answer`.
 
 use super::leaf::Sum;
+use super::shared::Stretch;
 use super::tree::{BRANCHES, LEAVES};
 use crate::event::Record;
 use crate::id::{KeyspaceId, OpId};
@@ -76,8 +77,8 @@ pub enum Exchange {
         op: OpId,
         /// Of this keyspace.
         keyspace: KeyspaceId,
-        /// In this slot.
-        slot: Slot,
+        /// In these slots.
+        slots: Stretch,
         /// The first storage key of the range; inclusive.
         from: Bytes,
         /// Its end; exclusive.
@@ -100,7 +101,7 @@ pub enum Exchange {
         op: OpId,
         /// Of this keyspace.
         keyspace: KeyspaceId,
-        /// All of one slot, in the order of their storage keys.
+        /// All of one stretch, in the order of their storage keys.
         keys: Vec<Bytes>,
     },
     /// These, raw (R6).
@@ -251,10 +252,11 @@ impl Exchange {
                 start(5, op);
                 sums.put(b);
             }
-            Exchange::Keys { op, keyspace, slot, from, to, keys } => {
+            Exchange::Keys { op, keyspace, slots, from, to, keys } => {
                 start(6, op);
                 b.varint(u64::from(keyspace.0));
-                b.put_u16(slot.0);
+                b.put_u16(slots.first.0);
+                b.put_u16(slots.last.0);
                 b.bytes(from);
                 b.bytes(to);
                 b.varint(keys.len() as u64);
@@ -320,12 +322,15 @@ impl Exchange {
             4 => Exchange::AskLeaves { op, keyspace: keyspace(r)?, branch: r.u8("branch")? },
             5 => Exchange::Leaves { op, sums: Sums::read(r)? },
             6 => {
-                let (keyspace, slot) = (keyspace(r)?, Slot(u16::from_be_bytes(r.array("slot")?)));
+                let keyspace = keyspace(r)?;
+                let slot = |r: &mut Reader| r.array("slot").map(u16::from_be_bytes).map(Slot);
+                let (first, last) = (slot(r)?, slot(r)?);
+                let slots = Stretch::between(first, last).ok_or(Malformed("slots"))?;
                 let (from, to) = (r.bytes("range")?, r.bytes("range")?);
                 let count = count(r, 17)?;
                 let entry = |_| Ok((r.bytes("key")?, Digest(r.array("digest")?)));
                 let keys = (0..count).map(entry).collect::<Result<_, Malformed>>()?;
-                Exchange::Keys { op, keyspace, slot, from, to, keys }
+                Exchange::Keys { op, keyspace, slots, from, to, keys }
             }
             7 => {
                 let upto = Some(r.bytes("range")?).filter(|upto| !upto.is_empty());
@@ -394,7 +399,7 @@ mod tests {
             Exchange::Keys {
                 op,
                 keyspace,
-                slot: Slot(65_535),
+                slots: Stretch { first: Slot(65_530), last: Slot(65_535) },
                 from: Bytes::from_static(b"from"),
                 to: Bytes::from_static(b"to"),
                 keys: vec![(key.clone(), digest); 3],

@@ -4,7 +4,7 @@
 //!   a write ─▶ its leaf, in the same batch                            leaf, tree, upkeep, rescans, lost_leaves
 //!   a period ─▶ a round with a peer ─▶ root ─▶ branches ─▶ leaves     schedule, shared, round
 //!            ─▶ keys of the slots that differ ─▶ who lacks what       slot_work, compare
-//!            ─▶ raw states to the side that lacks them, at a pace     take, pace
+//!            ─▶ raw states to the side that lacks them, at a pace     take
 //!   a peer's question ─▶ an answer                                    exchange, answer
 //!   values, slowly ─▶ their digests, and another replica's ─▶ rot and divergences    scrub
 //! ```
@@ -18,7 +18,6 @@ mod compare;
 mod exchange;
 pub mod leaf;
 mod lost_leaves;
-mod pace;
 mod rescans;
 mod round;
 mod schedule;
@@ -33,9 +32,11 @@ pub(crate) use answer::{KeysAsked, StatesAsked};
 pub use exchange::Exchange;
 pub(crate) use lost_leaves::LostLeaves;
 pub use schedule::RepairView;
+pub use shared::Stretch;
 pub(crate) use slot_work::WorkScan;
 pub(crate) use upkeep::{Rescan, TreeWrite};
 
+use crate::budget::Budget;
 use crate::id::{KeyspaceId, Millis, NodeId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -60,8 +61,9 @@ pub(crate) struct AntiEntropy {
     proofs: schedule::Proofs,
     /// States that wait for the budget.
     outbox: VecDeque<(NodeId, Exchange)>,
-    send_pace: pace::Pace,
-    scan_pace: pace::Pace,
+    budget: Budget,
+    /// Of own heads that are read again.
+    scan_budget: Budget,
     /// Values held against digests.
     pub(crate) scrub: scrub::Scrub,
 }

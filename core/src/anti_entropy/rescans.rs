@@ -8,15 +8,15 @@
 //! In: branches that are to be compared. Out: what waits for them goes on. A leaf that writes keep disturbing stays stale:
 //! its keys are then compared one by one. Absent: how a leaf is settled; see `upkeep`.
 
-use super::shared::SlotSet;
+use super::shared::{SlotSet, Stretch};
 use crate::event::Effects;
 use crate::id::{KeyspaceId, Millis, NodeId, OpId};
 use crate::node::{Node, Timer};
 use crate::ring::Slot;
 use std::collections::{BTreeSet, VecDeque};
 
-/// Scans under way at a time.
-const UNDER_WAY_MAX: usize = 4;
+/// No further scan is begun while so many slots are being read.
+const UNDER_WAY_MAX: usize = 32;
 /// Branches that may wait at a time: this node's own round and its peers'.
 const WAITS_MAX: usize = 64;
 /// The share of the repair budget that goes into reading this node's own heads.
@@ -30,6 +30,23 @@ pub(crate) struct Rescans {
     known: BTreeSet<(KeyspaceId, Slot)>,
     under_way: usize,
     waits: Vec<Wait>,
+}
+
+impl Rescans {
+    /// The slots that are read next, in one scan.
+    fn next(&mut self) -> Option<(KeyspaceId, Vec<Slot>)> {
+        let (keyspace, first) = self.queue.pop_front()?;
+        let (mut slots, mut stretch) = (vec![first], Stretch::one(first));
+        while let Some((of, next)) = self.queue.front()
+            && *of == keyspace
+            && let Some(longer) = stretch.and(*next)
+        {
+            slots.push(*next);
+            stretch = longer;
+            self.queue.pop_front();
+        }
+        Some((keyspace, slots))
+    }
 }
 
 struct Wait {
@@ -81,33 +98,41 @@ impl Node {
             if self.anti_entropy.rescans.queue.is_empty() {
                 return;
             }
-            let rate = self.repair_rate() / BUDGET_SHARE;
-            if !self.anti_entropy.scan_pace.is_open(now, rate) {
-                let at = self.anti_entropy.scan_pace.opens_at(now, rate);
+            let rate = self.repair_rate(now) / BUDGET_SHARE;
+            if let Err(at) = self.anti_entropy.scan_budget.ask(now, rate) {
                 return self.set_timer(at, Timer::Rescans);
             }
-            let Some((keyspace, slot)) = self.anti_entropy.rescans.queue.pop_front() else { return };
-            self.anti_entropy.rescans.under_way += 1;
-            if !self.rescan(keyspace, slot, 0, effects) {
-                self.end_rescan(now, keyspace, slot, effects);
-            }
+            let Some((keyspace, slots)) = self.anti_entropy.rescans.next() else { return };
+            let began = self.rescan(keyspace, &slots, 0, effects);
+            self.anti_entropy.rescans.under_way += began.len();
+            let disturbed: Vec<Slot> = slots.into_iter().filter(|slot| !began.contains(slot)).collect();
+            self.end_rescans(now, keyspace, &disturbed, effects);
         }
     }
 
-    /// A leaf is as fresh as it gets; on to the next.
-    pub(super) fn rescanned(&mut self, now: Millis, keyspace: KeyspaceId, slot: Slot, effects: &mut Effects) {
-        self.end_rescan(now, keyspace, slot, effects);
+    /// Leaves are as fresh as they get; on to the next.
+    pub(super) fn rescanned(
+        &mut self,
+        now: Millis,
+        keyspace: KeyspaceId,
+        slots: &[Slot],
+        effects: &mut Effects,
+    ) {
+        let rescans = &mut self.anti_entropy.rescans;
+        rescans.under_way = rescans.under_way.saturating_sub(slots.len());
+        self.end_rescans(now, keyspace, slots, effects);
         self.go_on_rescanning(now, effects);
     }
 
-    fn end_rescan(&mut self, now: Millis, keyspace: KeyspaceId, slot: Slot, effects: &mut Effects) {
+    fn end_rescans(&mut self, now: Millis, keyspace: KeyspaceId, slots: &[Slot], effects: &mut Effects) {
         let rescans = &mut self.anti_entropy.rescans;
-        rescans.known.remove(&(keyspace, slot));
-        rescans.under_way = rescans.under_way.saturating_sub(1);
+        for slot in slots {
+            rescans.known.remove(&(keyspace, *slot));
+        }
         let mut ready = Vec::new();
         rescans.waits.retain_mut(|wait| {
             if wait.keyspace == keyspace {
-                wait.left.remove(&slot);
+                wait.left.retain(|slot| !slots.contains(slot));
             }
             let is_ready = wait.left.is_empty();
             if is_ready {

@@ -6,14 +6,14 @@
 //!   nothing left: once more where much was repaired, to be sure; else the next keyspace
 //! ```
 //!
-//! At most [`BRANCHES_MAX`] branches and [`SLOTS_MAX`] slots are under way, so that what is kept is bounded and the
+//! At most [`BRANCHES_MAX`] branches and [`WORKS_MAX`] stretches of slots are under way, so that what is kept is bounded and the
 //! answerer's pace is the round's. In: answers, the end of somebody's patience. Out: questions. Absent: when a round
 //! begins, see `schedule`; what a slot's keys lead to, see `slot_work`.
 
 use super::exchange::{Exchange, Sums};
 use super::leaf::Sum;
 use super::rescans::Then;
-use super::shared::SlotSet;
+use super::shared::{SlotSet, Stretch};
 use super::slot_work::SlotWork;
 use super::tree::Tree;
 use crate::event::{Effect, Effects};
@@ -26,8 +26,10 @@ use std::sync::Arc;
 
 /// Branches whose leaves are being compared at a time.
 const BRANCHES_MAX: usize = 2;
-/// Slots whose keys are being compared at a time.
-const SLOTS_MAX: usize = 16;
+/// Stretches of slots whose keys are being compared at a time.
+const WORKS_MAX: usize = 8;
+/// What that weighs in the budget, beside the states that it moves.
+const WORK_COST_BYTES: usize = 4 << 10;
 /// Slots that may wait before the next branch is looked at.
 const SLOTS_AHEAD: usize = 64;
 /// A pass that repaired so many keys is followed by another one at once.
@@ -183,10 +185,12 @@ impl Node {
                 }
                 continue;
             };
-            if pass.works.len() < SLOTS_MAX
-                && let Some(slot) = pass.slots.pop_front()
-            {
-                self.begin_slot(slot, effects);
+            if pass.works.len() < WORKS_MAX && !pass.slots.is_empty() {
+                let rate = self.repair_rate(now);
+                match self.anti_entropy.budget.ask(now, rate) {
+                    Ok(()) => self.begin_next_stretch(effects),
+                    Err(at) => return self.set_timer(at, Timer::Budget),
+                }
                 continue;
             }
             if pass.under_way.len() < BRANCHES_MAX
@@ -209,6 +213,25 @@ impl Node {
                 self.begin_comparison(now, keyspace, number + 1, effects);
             }
         }
+    }
+
+    /// Slots that follow one another go together in the first pass. In a later one each goes alone, for a leaf
+    /// is settled only by what its own slot holds.
+    fn begin_next_stretch(&mut self, effects: &mut Effects) {
+        let pass = self.anti_entropy.round.as_mut().and_then(|round| round.pass.as_mut());
+        let Some((pass, first)) = pass.and_then(|pass| pass.slots.pop_front().map(|first| (pass, first)))
+        else {
+            return;
+        };
+        let mut slots = Stretch::one(first);
+        while pass.number == 0
+            && let Some(longer) = pass.slots.front().and_then(|next| slots.and(*next))
+        {
+            slots = longer;
+            pass.slots.pop_front();
+        }
+        self.anti_entropy.budget.spend(WORK_COST_BYTES);
+        self.begin_work(slots, effects);
     }
 
     fn begin_comparison(&mut self, now: Millis, keyspace: KeyspaceId, number: u32, effects: &mut Effects) {

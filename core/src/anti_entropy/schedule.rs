@@ -6,6 +6,7 @@
 use super::exchange::Exchange;
 use super::round::Round;
 use super::shared::SlotSet;
+use crate::budget::KEY_COST_BYTES;
 use crate::event::{Effects, Record};
 use crate::id::{KeyspaceId, Millis, NodeId};
 use crate::node::{Node, Timer};
@@ -15,10 +16,6 @@ use std::sync::Arc;
 
 /// Messages that wait for the budget.
 const OUTBOX_MAX: usize = 256;
-/// What a key weighs in the budget beside its bytes: small ones cost time rather than bandwidth, here and there.
-const KEY_COST_BYTES: usize = 1 << 10;
-/// By how much of its rate repair yields while clients keep this node busy.
-const BUSY_DIVISOR: u64 = 8;
 
 /// What is known of a keyspace and a peer.
 #[derive(Default)]
@@ -116,10 +113,15 @@ impl Node {
         if self.anti_entropy.loaded { self.shared_with(peer, keyspace) } else { None }
     }
 
-    /// What repair may send each second: less while clients keep this node busy.
-    pub(super) fn repair_rate(&self) -> u64 {
-        let rate = self.config.repair_bytes_per_s;
-        if self.is_busy() { rate / BUSY_DIVISOR } else { rate }
+    /// What repair may weigh each second: less while clients are at work.
+    pub(super) fn repair_rate(&self, now: Millis) -> u64 {
+        self.unhurried(now, self.config.repair_bytes_per_s)
+    }
+
+    /// There is something in the budget again.
+    pub(crate) fn repair_goes_on(&mut self, now: Millis, effects: &mut Effects) {
+        self.empty_outbox(now, effects);
+        self.advance_round(now, effects);
     }
 
     /// Sends states when the budget allows.
@@ -131,16 +133,15 @@ impl Node {
     }
 
     /// Sends what the budget allows.
-    pub(crate) fn empty_outbox(&mut self, now: Millis, effects: &mut Effects) {
-        let rate = self.repair_rate();
+    fn empty_outbox(&mut self, now: Millis, effects: &mut Effects) {
+        let rate = self.repair_rate(now);
         while !self.anti_entropy.outbox.is_empty() {
-            if !self.anti_entropy.send_pace.is_open(now, rate) {
-                let at = self.anti_entropy.send_pace.opens_at(now, rate);
-                return self.set_timer(at, Timer::Outbox);
+            if let Err(at) = self.anti_entropy.budget.ask(now, rate) {
+                return self.set_timer(at, Timer::Budget);
             }
             if let Some((to, exchange)) = self.anti_entropy.outbox.pop_front() {
                 let keys = exchange.states().map_or(0, |(_, states)| states.len());
-                self.anti_entropy.send_pace.spend(exchange.size_bytes() + keys * KEY_COST_BYTES);
+                self.anti_entropy.budget.spend(exchange.size_bytes() + keys * KEY_COST_BYTES);
                 self.send_exchange(to, exchange, effects);
             }
         }

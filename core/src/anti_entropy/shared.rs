@@ -3,10 +3,53 @@
 //! In: the ring. Out: a set of slots for each peer and number of replicas, worked out once. Absent: what is in them.
 
 use super::tree::slots_of;
-use crate::id::NodeId;
+use crate::id::{KeyspaceId, NodeId};
 use crate::ring::{Ring, Slot};
+use crate::storage_key;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Slots that follow one another: what is compared at once where much differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The first of them.
+    pub first: Slot,
+    /// The last, included.
+    pub last: Slot,
+}
+
+/// Slots of a stretch.
+pub(super) const STRETCH_SLOTS_MAX: u16 = 16;
+
+impl Stretch {
+    /// A single one.
+    pub(crate) fn one(slot: Slot) -> Stretch {
+        Stretch { first: slot, last: slot }
+    }
+
+    /// From one to another; None: not in that order, or too many.
+    pub(crate) fn between(first: Slot, last: Slot) -> Option<Stretch> {
+        let more = last.0.checked_sub(first.0)?;
+        (more < STRETCH_SLOTS_MAX).then_some(Stretch { first, last })
+    }
+
+    /// The slot, if it is only one.
+    pub(crate) fn only(self) -> Option<Slot> {
+        (self.first == self.last).then_some(self.first)
+    }
+
+    /// One slot longer, if that is its next and there is room.
+    pub(crate) fn and(self, next: Slot) -> Option<Stretch> {
+        let follows = self.last.0.checked_add(1) == Some(next.0);
+        Stretch::between(self.first, next).filter(|_| follows)
+    }
+
+    /// The storage keys of its objects: from the first to before the second.
+    pub(crate) fn objects(self, keyspace: KeyspaceId) -> (Bytes, Bytes) {
+        (storage_key::object_range(keyspace, self.first).0, storage_key::object_range(keyspace, self.last).1)
+    }
+}
 
 /// Words of a set.
 const WORDS: usize = 1 << 10;
@@ -27,6 +70,11 @@ impl SlotSet {
     /// Whether it is one of them.
     pub(crate) fn contains(&self, slot: Slot) -> bool {
         self.0[usize::from(slot.0 >> 6)] >> (slot.0 & 63) & 1 == 1
+    }
+
+    /// Whether all of a stretch are.
+    pub(crate) fn contains_all(&self, slots: Stretch) -> bool {
+        (slots.first.0..=slots.last.0).all(|slot| self.contains(Slot(slot)))
     }
 
     /// Those of a branch.
@@ -82,6 +130,20 @@ fn sets(ring: &Ring, own: NodeId, n: usize) -> BTreeMap<NodeId, Arc<SlotSet>> {
 mod tests {
     use super::*;
     use crate::ring::RingNode;
+
+    #[test]
+    fn a_stretch_grows_by_its_next_slot_only_and_not_for_ever() {
+        let mut stretch = Stretch::one(Slot(7));
+        assert_eq!((stretch.only(), stretch.and(Slot(9)), stretch.and(Slot(7))), (Some(Slot(7)), None, None));
+        let mut slots = 1;
+        while let Some(longer) = stretch.and(Slot(stretch.last.0 + 1)) {
+            stretch = longer;
+            slots += 1;
+        }
+        assert_eq!((slots, stretch.only()), (STRETCH_SLOTS_MAX, None));
+        assert_eq!(Stretch::one(Slot(u16::MAX)).and(Slot(0)), None);
+        assert_eq!(Stretch::between(Slot(3), Slot(2)), None);
+    }
 
     #[test]
     fn a_slot_is_shared_with_each_of_its_other_primaries_and_nobody_else() {

@@ -1,4 +1,4 @@
-//! The asking side of one slot: its keys page by page, and what the pages that differ lead to.
+//! The asking side of a stretch of slots: their keys page by page, and what the pages that differ lead to.
 //!
 //! ```text
 //!   own heads of a range ─▶ Keys ─▶ Differing ─▶ who lacks what? ─▶ runs ─┬▶ read own states ─▶ Take ─▶ Taken
@@ -15,6 +15,7 @@ use super::compare::lack;
 use super::exchange::{BYTES_MAX, Exchange, KEYS_MAX};
 use super::leaf::{Share, Sum};
 use super::round::About;
+use super::shared::Stretch;
 use super::take::Whom;
 use crate::event::{Effects, Record, ScanPage, StorageFailure};
 use crate::id::{Millis, OpId};
@@ -26,21 +27,21 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// Keys of a run.
-const RUN_KEYS_MAX: usize = 256;
+const RUN_KEYS_MAX: usize = 64;
 /// Own keys between two of one run that are read in vain.
 const RUN_GAP_MAX: usize = 8;
 
-/// A slot whose leaf differs.
+/// Slots whose leaves differ.
 pub(crate) struct SlotWork {
-    slot: Slot,
-    /// The range that is being compared, and the end of the slot.
+    slots: Stretch,
+    /// The range that is being compared, and the end of the slots.
     from: Bytes,
     to: Bytes,
     end: Bytes,
     own: Vec<Own>,
     runs: VecDeque<Run>,
-    /// What its keys add up to so far, and when that began; None: it does not count.
-    sum: Option<(u64, Sum)>,
+    /// What the keys of a single slot add up to so far, and when that began; None: it does not count.
+    sum: Option<(Slot, u64, Sum)>,
 }
 
 struct Own {
@@ -66,16 +67,18 @@ pub(crate) enum WorkScan {
 }
 
 impl Node {
-    pub(super) fn begin_slot(&mut self, slot: Slot, effects: &mut Effects) {
+    pub(super) fn begin_work(&mut self, slots: Stretch, effects: &mut Effects) {
         let id = self.op();
         let Some(pass) = self.anti_entropy.round.as_mut().and_then(|round| round.pass.as_mut()) else {
             return;
         };
-        let (from, end) = storage_key::object_range(pass.keyspace, slot);
-        let begun = self.anti_entropy.trees.get(&pass.keyspace).and_then(|tree| tree.begin_rescan(slot));
-        let sum = begun.map(|begun| (begun, Sum::default()));
+        let (from, end) = slots.objects(pass.keyspace);
+        let sum = self.anti_entropy.trees.get(&pass.keyspace).and_then(|tree| {
+            let slot = slots.only()?;
+            Some((slot, tree.begin_rescan(slot)?, Sum::default()))
+        });
         let to = end.clone();
-        let work = SlotWork { slot, from, to, end, own: Vec::new(), runs: VecDeque::new(), sum };
+        let work = SlotWork { slots, from, to, end, own: Vec::new(), runs: VecDeque::new(), sum };
         pass.works.insert(id, work);
         self.read_heads(id, effects);
     }
@@ -126,9 +129,9 @@ impl Node {
                 Err(_) => work.sum = None,
             }
         }
-        let (slot, from, to) = (work.slot, work.from.clone(), work.to.clone());
+        let (slots, from, to) = (work.slots, work.from.clone(), work.to.clone());
         let keys = work.own.iter().map(|own| (own.key.clone(), own.digest)).collect();
-        let question = |op| Exchange::Keys { op, keyspace, slot, from, to, keys };
+        let question = |op| Exchange::Keys { op, keyspace, slots, from, to, keys };
         self.ask_peer(now, About::Work(id), question, effects);
     }
 
@@ -189,7 +192,7 @@ impl Node {
         if differing > 0 {
             work.sum = None;
         }
-        if let Some((_, sum)) = &mut work.sum {
+        if let Some((_, _, sum)) = &mut work.sum {
             let compared = own.iter().take_while(|own| own.storage_key < upto);
             compared.for_each(|own| sum.add(Share::new(&own.key, own.digest)));
         }
@@ -197,7 +200,7 @@ impl Node {
         work.runs.extend(runs(there, true));
     }
 
-    /// Goes on with the slot: the next run, the next range, or the end.
+    /// Goes on with the slots: the next run, the next range, or the end.
     pub(super) fn next_run(&mut self, now: Millis, id: OpId, effects: &mut Effects) {
         let Some((work, keyspace)) = self.anti_entropy.round.as_mut().and_then(|round| round.work(id)) else {
             return;
@@ -223,9 +226,9 @@ impl Node {
             }
             None if work.from < work.end => self.read_heads(id, effects),
             None => {
-                let (slot, sum) = (work.slot, work.sum.take());
+                let sum = work.sum.take();
                 self.end_work(id);
-                if let Some((begun, sum)) = sum {
+                if let Some((slot, begun, sum)) = sum {
                     self.settle_leaf(keyspace, slot, begun, sum, effects);
                 }
             }

@@ -5,6 +5,7 @@
 //! the objects. Absent: what is compared with whom; see `exchange`.
 
 use super::leaf::{LeafRecord, Share, Sum};
+use super::shared::Stretch;
 use super::tree::{LeafWrite, Settled, Tree};
 use crate::event::{Durability, Effect, Effects, Notice, ScanPage, StorageFailure, WriteOp};
 use crate::id::{KeyspaceId, Millis};
@@ -16,6 +17,8 @@ use crate::target::Target;
 use crate::version::codec;
 use bytes::Bytes;
 
+/// What a scan weighs beside the heads that it reads.
+const SCAN_COST_BYTES: usize = 1 << 10;
 /// Records of a page of leaves, or of heads for a rescan: some hundreds of microseconds of this node's time.
 pub(super) const PAGE_RECORDS: usize = 512;
 pub(super) const PAGE_BYTES: usize = 256 << 10;
@@ -31,12 +34,11 @@ pub(crate) struct TreeWrite {
     write: LeafWrite,
 }
 
-/// The keys of a slot being read anew.
+/// The keys of some slots being read anew, in one scan.
 pub(crate) struct Rescan {
     keyspace: KeyspaceId,
-    slot: Slot,
-    begun: u64,
-    sum: Sum,
+    /// In order; when each was begun, and what its keys add up to so far.
+    slots: Vec<(Slot, u64, Sum)>,
     tries: u32,
     to: Bytes,
 }
@@ -141,21 +143,24 @@ impl Node {
         }
     }
 
-    /// Reads the keys of a slot to know what its leaf stands for. Answers whether it has begun;
-    /// if not, writes are under way.
+    /// Reads the keys of slots, which are in order, to know what their leaves stand for. Answers for which it
+    /// has begun; under the others writes are under way.
     pub(super) fn rescan(
         &mut self,
         keyspace: KeyspaceId,
-        slot: Slot,
+        slots: &[Slot],
         tries: u32,
         effects: &mut Effects,
-    ) -> bool {
+    ) -> Vec<Slot> {
         let tree = self.anti_entropy.trees.entry(keyspace).or_insert_with(Tree::new);
-        let Some(begun) = tree.begin_rescan(slot) else { return false };
-        let (from, to) = storage_key::object_range(keyspace, slot);
-        let rescan = Rescan { keyspace, slot, begun, sum: Sum::default(), tries, to };
-        self.rescan_from(from, rescan, effects);
-        true
+        let begun = |slot: &Slot| Some((*slot, tree.begin_rescan(*slot)?, Sum::default()));
+        let slots: Vec<_> = slots.iter().filter_map(begun).collect();
+        let began = slots.iter().map(|(slot, ..)| *slot).collect();
+        if let (Some((first, ..)), Some((last, ..))) = (slots.first(), slots.last()) {
+            let (from, to) = Stretch { first: *first, last: *last }.objects(keyspace);
+            self.rescan_from(from, Rescan { keyspace, slots, tries, to }, effects);
+        }
+        began
     }
 
     fn rescan_from(&mut self, from: Bytes, rescan: Rescan, effects: &mut Effects) {
@@ -164,7 +169,7 @@ impl Node {
         self.scan(ScanFor::Leaf(rescan), (from, to), page, effects);
     }
 
-    /// Some keys of a slot have come.
+    /// Some keys of slots have come.
     pub(crate) fn leaf_scanned(
         &mut self,
         now: Millis,
@@ -175,25 +180,36 @@ impl Node {
         let page = match result {
             Ok(page) if page.damaged.is_empty() => page,
             // The sum of what can be read stands for nothing.
-            _ => return self.rescanned(now, rescan.keyspace, rescan.slot, effects),
+            _ => {
+                let slots: Vec<Slot> = rescan.slots.iter().map(|(slot, ..)| *slot).collect();
+                return self.rescanned(now, rescan.keyspace, &slots, effects);
+            }
         };
-        let bytes = page.entries.iter().map(|(key, record)| key.len() + record.head.len()).sum();
-        self.anti_entropy.scan_pace.spend(bytes);
-        for (key, record) in &page.entries {
-            match (storage_key::parse_object(key), codec::outline(&record.head)) {
-                (Some((_, key)), Ok(state)) => rescan.sum.add(Share::of(&key, &state)),
-                (_, Err(malformed)) => self.corrupt_record(key.clone(), malformed.to_string(), effects),
-                (None, _) => {}
+        let bytes: usize = page.entries.iter().map(|(key, record)| key.len() + record.head.len()).sum();
+        self.anti_entropy.scan_budget.spend(bytes + SCAN_COST_BYTES);
+        for (storage_key, record) in &page.entries {
+            let slot = storage_key::slot_of(storage_key);
+            let sum = rescan.slots.iter_mut().find(|(of, ..)| Some(*of) == slot).map(|(.., sum)| sum);
+            match (storage_key::parse_object(storage_key), codec::outline(&record.head), sum) {
+                (Some((_, key)), Ok(state), Some(sum)) => sum.add(Share::of(&key, &state)),
+                (_, Err(malformed), _) => {
+                    self.corrupt_record(storage_key.clone(), malformed.to_string(), effects);
+                }
+                _ => {}
             }
         }
         if let Some(next) = page.next {
             return self.rescan_from(next, rescan, effects);
         }
-        let Rescan { keyspace, slot, begun, sum, tries, .. } = rescan;
-        let settled = self.settle_leaf(keyspace, slot, begun, sum, effects);
-        if settled || tries >= RESCANS_MAX || !self.rescan(keyspace, slot, tries + 1, effects) {
-            self.rescanned(now, keyspace, slot, effects);
+        let Rescan { keyspace, slots, tries, .. } = rescan;
+        let (mut done, mut disturbed) = (Vec::new(), Vec::new());
+        for (slot, begun, sum) in slots {
+            let settled = self.settle_leaf(keyspace, slot, begun, sum, effects);
+            if settled || tries >= RESCANS_MAX { done.push(slot) } else { disturbed.push(slot) }
         }
+        let again = self.rescan(keyspace, &disturbed, tries + 1, effects);
+        done.extend(disturbed.into_iter().filter(|slot| !again.contains(slot)));
+        self.rescanned(now, keyspace, &done, effects);
     }
 
     /// What the keys of a slot add up to; whether that counts.

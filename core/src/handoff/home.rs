@@ -15,6 +15,7 @@
 use super::record::{self, Hint};
 use super::shelf::HintId;
 use super::{HintTask, Hints};
+use crate::budget::KEY_COST_BYTES;
 use crate::event::{Durability, Effect, Effects, Notice, Record, ScanPage, StorageFailure, WriteOp};
 use crate::id::{Millis, NodeId, OpId};
 use crate::message::{Message, Refusal};
@@ -37,8 +38,6 @@ const REST_MS: u64 = 2_000;
 const GIVE_UP_PERIOD_MS: u64 = 60_000;
 /// Removals of one write.
 const REMOVALS_MAX: usize = 64;
-/// What a message costs beside its state.
-const MESSAGE_BYTES: u64 = 64;
 
 /// All hints for one target, looked at once.
 pub(super) struct Pass {
@@ -65,33 +64,6 @@ pub(super) struct Leaving {
     /// Of a hint that is given up: who else is to have it before it is removed.
     then: Vec<NodeId>,
     state: Option<(Target, Record)>,
-}
-
-/// The pace: what may be sent now, refilled as time passes; below nothing after a large hint.
-#[derive(Default)]
-pub(super) struct Allowance {
-    bytes: i64,
-    at: Millis,
-}
-
-impl Allowance {
-    /// Whether something may be sent; else when.
-    fn ask(&mut self, now: Millis, bytes_per_s: u64) -> Result<(), Millis> {
-        let rate = i64::try_from(bytes_per_s.max(1)).unwrap_or(i64::MAX);
-        let passed = i64::try_from(now.since(self.at).min(1_000)).unwrap_or(1_000);
-        // At most what a quarter of a second brings is saved up.
-        self.bytes = (self.bytes.saturating_add(rate.saturating_mul(passed) / 1_000)).min(rate / 4 + 1);
-        self.at = now;
-        if self.bytes > 0 {
-            return Ok(());
-        }
-        let wait_ms = u64::try_from(-self.bytes / (rate / 1_000).max(1)).unwrap_or(0) + 1;
-        Err(now.after(wait_ms.min(1_000)))
-    }
-
-    fn spend(&mut self, bytes: u64) {
-        self.bytes = self.bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
 }
 
 impl Hints {
@@ -221,7 +193,8 @@ impl Node {
             if !window {
                 return;
             }
-            if let Err(at) = self.hints.allowance.ask(now, self.config.hint_rate_bytes_per_s) {
+            let rate = self.unhurried(now, self.config.hint_rate_bytes_per_s);
+            if let Err(at) = self.hints.budget.ask(now, rate) {
                 return self.wake_hints(at);
             }
             let Some(pass) = self.hints.passes.get_mut(&target) else { return };
@@ -382,7 +355,7 @@ impl Node {
     fn send_state(&mut self, op: OpId, of: &Target, record: Record, effects: &mut Effects) {
         let Some(leaving) = self.hints.leaving.get(&op) else { return };
         let to = leaving.to;
-        self.hints.allowance.spend((record.head.len() + record.body.len()) as u64 + MESSAGE_BYTES);
+        self.hints.budget.spend(record.head.len() + record.body.len() + KEY_COST_BYTES);
         let (keyspace, key) = (of.entry.id, of.key.clone());
         effects
             .push(Effect::Send { to, message: Message::Replicate { op: Some(op), keyspace, key, record } });

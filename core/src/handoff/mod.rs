@@ -24,6 +24,7 @@ pub(crate) use record::fold;
 pub use record::{Hint, hint, record};
 pub(crate) use shelf::HintId;
 
+use crate::budget::Budget;
 use crate::event::{Effects, Record, ScanPage, StorageFailure};
 use crate::id::{Millis, NodeId, OpId};
 use crate::node::{Node, PageSize, ScanFor};
@@ -31,7 +32,7 @@ use crate::storage_key;
 use crate::target::Target;
 use bytes::Bytes;
 use gather::Gather;
-use home::{Allowance, Leaving, Pass};
+use home::{Leaving, Pass};
 use shelf::Shelves;
 use std::collections::BTreeMap;
 
@@ -53,7 +54,7 @@ pub(crate) struct Hints {
     /// When a target is next looked at.
     rests: BTreeMap<NodeId, Millis>,
     leaving: BTreeMap<OpId, Leaving>,
-    allowance: Allowance,
+    budget: Budget,
     wake_at: Option<Millis>,
     gathers: BTreeMap<OpId, Gather>,
     /// The last dots issued as a stand-in, by object: see [`Node::previous_as_stand_in`].

@@ -17,7 +17,7 @@ use merganser_proto::internal::v1::{Hello, Proof};
 use std::collections::BTreeMap;
 
 /// Raised with each incompatible change.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 pub(super) const NONCE_BYTES: usize = 32;
 const KEY_CONTEXT: &str = "merganser 2026-11 peer link v1";
 const DOMAIN: &[u8] = b"merganser.peer.proof.v1";
