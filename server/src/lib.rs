@@ -22,6 +22,7 @@ mod driver;
 mod error;
 mod grpc;
 mod metrics;
+mod niceness;
 mod peers;
 mod resolve;
 mod run;

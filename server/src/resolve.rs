@@ -15,6 +15,7 @@ mod lanes;
 use crate::driver::{Door, Input};
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::niceness;
 use bytes::Bytes;
 use lanes::{Job, Lanes, Taken};
 use merganser_core::event::Event;
@@ -28,9 +29,6 @@ use std::time::Instant;
 
 /// No node's `limits.module_mb` is above this.
 const MODULE_BYTES_MAX: usize = 64 << 20;
-/// Below the driver and the log: a plugin that burns a core does not slow them.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
 
 /// A keyspace and the plugin it asks.
 pub(crate) type Lane = (String, PluginHash);
@@ -80,7 +78,7 @@ impl Plugins {
         let (loader, loads) = mpsc::channel();
         let of_loader = Arc::clone(&shared);
         std::thread::Builder::new().name("plugin-load".into()).spawn(move || {
-            yield_to_others();
+            niceness::yield_to_others();
             loads.into_iter().for_each(|load| of_loader.load(load));
         })?;
         Ok(Plugins { shared, loader })
@@ -137,7 +135,7 @@ impl Drop for Plugins {
 
 impl Shared {
     fn work(&self) {
-        yield_to_others();
+        niceness::yield_to_others();
         while let Some(Taken { lane, job, slow }) = self.lanes.take() {
             self.metrics.plugin_calls.add(1);
             let plugin = convert::hash(lane.1);
@@ -219,10 +217,4 @@ pub(crate) fn world(world: host::World) -> World {
         host::World::Lattice => World::Lattice,
         host::World::ReplicatedType => World::ReplicatedType,
     }
-}
-
-fn yield_to_others() {
-    // Of the calling thread, not the process; where it is refused, plugins just run at par.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, NICENESS);
 }

@@ -15,6 +15,7 @@
 
 use crate::config;
 use crate::driver::{Door, Input};
+use crate::niceness;
 use bytes::Bytes;
 use merganser_core::event::{self, StorageFailure};
 use merganser_core::id::Ticket;
@@ -198,6 +199,7 @@ impl Readers {
         let mut readers = Threads { queue: Some(queue), scans: Some(scans), threads: Vec::new() };
         let (scanned, scans_door) = (db.clone(), door.clone());
         let thread = std::thread::Builder::new().name("scan".into()).spawn(move || {
+            niceness::yield_to_others();
             for job in waiting_scans {
                 job.run(&scanned, &scans_door);
             }
