@@ -7,7 +7,7 @@ use crate::point::Policy;
 use anyhow::{Context, Result, bail};
 use merganser_client::{Admin, Client, proto as v1};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     fs::{self, File},
     net::TcpListener,
@@ -66,8 +66,8 @@ impl Drop for Node {
 }
 
 impl Cluster {
-    /// Starts the nodes below `dir` and waits until they serve.
-    pub(crate) async fn start(binary: &Path, dir: &Path) -> Result<Cluster> {
+    /// Starts the nodes below `dir` and waits until they serve. `repair` is that table of their settings.
+    pub(crate) async fn start(binary: &Path, dir: &Path, repair: Value) -> Result<Cluster> {
         check_disk(dir)?;
         let home = tempfile::Builder::new()
             .prefix("merganser-bench-")
@@ -76,7 +76,7 @@ impl Cluster {
         let ports = free_ports(2 * NAMES.len())?;
         let mut nodes = Vec::new();
         for (index, name) in NAMES.into_iter().enumerate() {
-            nodes.push(start_node(binary, home.path(), name, &ports, index)?);
+            nodes.push(start_node(binary, home.path(), name, (&ports, index), &repair)?);
         }
         let client = ready(&mut nodes).await?;
         for policy in [Policy::Siblings, Policy::Lww] {
@@ -158,7 +158,13 @@ fn free_ports(count: usize) -> Result<Vec<u16>> {
     Ok(ports)
 }
 
-fn start_node(binary: &Path, home: &Path, name: &str, ports: &[u16], index: usize) -> Result<Node> {
+fn start_node(
+    binary: &Path,
+    home: &Path,
+    name: &str,
+    (ports, index): (&[u16], usize),
+    repair: &Value,
+) -> Result<Node> {
     let address = |port: u16| format!("127.0.0.1:{port}");
     let member = |(index, name): (usize, &&str)| {
         json!({
@@ -171,6 +177,7 @@ fn start_node(binary: &Path, home: &Path, name: &str, ports: &[u16], index: usiz
         "node": { "name": name },
         "storage": { "dir": home.join(name).join("data") },
         "log": { "level": "warn" },
+        "repair": repair,
         "cluster": {
             "name": "bench",
             "secret": "known to all, and on loopback only",

@@ -1,7 +1,8 @@
 //! One node dies, the others go on, it comes back and is made whole: what clients feel of each.
 //!
 //! ```text
-//!   healthy ─▶ kill -9 ─▶ one dead ─▶ writes that it misses ─▶ restart ─▶ repair, under load ─▶ whole
+//!   healthy ─▶ kill -9 ─▶ one dead ─▶ writes that it misses ─▶ restart ─▶ hints go home
+//!                                                whole ◀─ trees are compared ◀─┘
 //! ```
 //!
 //! In: how many writes it misses, of which size. Out: latency and errors of each phase as the
@@ -37,11 +38,16 @@ pub(crate) struct Outage {
     /// Each of the phases without repair.
     #[arg(long, default_value_t = 20)]
     phase_seconds: u64,
+    /// What nodes keep as hints for one that is away; what is beyond that, anti-entropy has to find.
+    #[arg(long, default_value_t = 256)]
+    hint_mb: u64,
     /// Given up after so long.
     #[arg(long, default_value_t = 30)]
     minutes_max: u64,
 }
 
+const PHASES: [&str; 6] =
+    ["healthy", "one_dead", "one_dead_while_writing", "hints_go_home", "trees_are_compared", "whole_again"];
 const DEAD: usize = 2;
 const WRITERS: usize = 128;
 /// Keys that the measured clients use.
@@ -121,7 +127,7 @@ pub(crate) async fn run(outage: &Outage, binary: &Path, dir: &Path, as_json: boo
         bail!("--rate and --keys are at least 1, --value-bytes at most 1 MiB");
     }
     let say = |text: String| eprintln!("{text}");
-    let mut cluster = Cluster::start(binary, dir).await?;
+    let mut cluster = Cluster::start(binary, dir, json!({ "hint_mb": outage.hint_mb })).await?;
     let client = connect(&cluster.addresses()).await?;
     let keys = client.keyspace(Policy::Lww.keyspace());
     let clients = Rc::new(Clients { keys, felt: RefCell::new(Felt::new()), stopped: Cell::new(false) });
@@ -144,8 +150,13 @@ pub(crate) async fn run(outage: &Outage, binary: &Path, dir: &Path, as_json: boo
     say(format!("written in {:.0} s; it is started again", wrote_in.as_secs_f64()));
     cluster.restart(DEAD)?;
     let returned = Instant::now();
-    let whole_in = until_whole(outage, &cluster, &client, returned, &say).await?;
-    let repair = clients.phase();
+    let is_home = |left: &Left| left.hints == 0;
+    let home_in = until(outage, &cluster, &client, returned, &say, is_home).await?;
+    let hints = clients.phase();
+    let whole_in = until(outage, &cluster, &client, returned, &say, Left::is_nothing).await?;
+    let trees = clients.phase();
+    tokio::time::sleep(phase).await;
+    let whole = clients.phase();
     clients.stopped.set(true);
     load.await.context("the clients panicked")?;
     let missing = sample(outage, &cluster.addresses()[DEAD]).await?;
@@ -157,8 +168,11 @@ pub(crate) async fn run(outage: &Outage, binary: &Path, dir: &Path, as_json: boo
         "healthy": healthy.json(),
         "one_dead": dead.json(),
         "one_dead_while_writing": writing.json(),
-        "during_repair": repair.json(),
+        "hints_go_home": hints.json(),
+        "trees_are_compared": trees.json(),
+        "whole_again": whole.json(),
         "written_in_s": wrote_in.as_secs_f64(),
+        "hints_home_in_s": home_in.as_secs_f64(),
         "whole_in_s": whole_in.as_secs_f64(),
         "missing_of_sample": missing,
         "sample": SAMPLES,
@@ -178,7 +192,7 @@ fn text(document: &Value) -> String {
         "{:<24}{:>12}{:>12}{:>12}{:>12}{:>9}",
         "phase", "put p50 ms", "put p99 ms", "get p50 ms", "get p99 ms", "errors"
     )];
-    for phase in ["healthy", "one_dead", "one_dead_while_writing", "during_repair"] {
+    for phase in PHASES {
         let felt = &document[phase];
         let number = |kind: &str, what: &str| felt[kind][what].as_f64().unwrap_or_default();
         lines.push(format!(
@@ -240,44 +254,65 @@ async fn write_all(outage: &Outage, client: &Client) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// Until no node keeps hints, and all have proven themselves equal since the node came back.
-async fn until_whole(
+/// What the nodes still have to do, as they say themselves.
+struct Left {
+    hints: u64,
+    /// Pairs that have not been proven equal since the node came back.
+    unproven: usize,
+    differing: u32,
+}
+
+impl Left {
+    /// Ranges that clients write to just now differ for a moment, and do not count.
+    fn is_nothing(&self) -> bool {
+        self.hints == 0 && self.unproven == 0
+    }
+}
+
+/// How long after it came back the node was seen to be so far.
+async fn until(
     outage: &Outage,
     cluster: &Cluster,
     client: &Client,
     returned: Instant,
     say: &impl Fn(String),
+    is_so_far: impl Fn(&Left) -> bool,
 ) -> Result<Duration> {
-    let admin = client.admin();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let since_ms = returned.elapsed().as_millis() as u64;
-        if since_ms > outage.minutes_max * 60_000 {
+        let since = returned.elapsed();
+        if since.as_secs() > outage.minutes_max * 60 {
             bail!("it is not whole after {} minutes", outage.minutes_max);
         }
-        let (mut hints, mut unproven, mut differing) = (0, 0, 0);
-        let mut answered = true;
-        for address in cluster.addresses() {
-            match (admin.hints_of(&address).await, admin.repair_of(&address).await) {
-                (Ok(held), Ok(repair)) => {
-                    hints += held.targets.iter().map(|target| target.count).sum::<u64>();
-                    let stale = |at: Option<u64>| at.is_none_or(|ago_ms| ago_ms >= since_ms);
-                    unproven += repair.equalities.iter().filter(|e| stale(e.proven_equal_ms_ago)).count();
-                    differing += repair.equalities.iter().map(|e| e.ranges_differing).max().unwrap_or(0);
-                }
-                _ => answered = false,
-            }
+        let Some(left) = left(cluster, client, since).await else { continue };
+        if is_so_far(&left) {
+            return Ok(since);
         }
-        if answered && hints == 0 && unproven == 0 && differing == 0 {
-            return Ok(returned.elapsed());
-        }
-        if (since_ms / 1000).is_multiple_of(5) {
+        if since.as_secs().is_multiple_of(5) {
             say(format!(
-                "{} s: {hints} hints, {differing} ranges differ, {unproven} pairs not proven equal yet",
-                since_ms / 1000
+                "{} s: {} hints, {} ranges differ, {} pairs not proven equal yet",
+                since.as_secs(),
+                left.hints,
+                left.differing,
+                left.unproven
             ));
         }
     }
+}
+
+/// None: not every node answers yet.
+async fn left(cluster: &Cluster, client: &Client, since: Duration) -> Option<Left> {
+    let admin = client.admin();
+    let mut left = Left { hints: 0, unproven: 0, differing: 0 };
+    for address in cluster.addresses() {
+        let held = admin.hints_of(&address).await.ok()?;
+        let repair = admin.repair_of(&address).await.ok()?;
+        left.hints += held.targets.iter().map(|target| target.count).sum::<u64>();
+        let is_stale = |at: Option<u64>| at.is_none_or(|ago_ms| u128::from(ago_ms) >= since.as_millis());
+        left.unproven += repair.equalities.iter().filter(|e| is_stale(e.proven_equal_ms_ago)).count();
+        left.differing += repair.equalities.iter().map(|e| e.ranges_differing).max().unwrap_or(0);
+    }
+    Some(left)
 }
 
 /// How many of a sample the node itself does not hold.

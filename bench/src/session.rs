@@ -69,7 +69,10 @@ impl Session {
         match point.target {
             Target::Cluster => {
                 if self.cluster.is_none() {
-                    self.cluster = Some(Cluster::start(&cluster::binary()?, &self.settings.dir).await?);
+                    self.cluster = Some(
+                        Cluster::start(&cluster::binary()?, &self.settings.dir, serde_json::json!({}))
+                            .await?,
+                    );
                 }
                 Ok(self.cluster.as_ref().map(Cluster::pids).unwrap_or_default())
             }
