@@ -20,8 +20,10 @@ pub(crate) struct Budget {
 const SAVED_MS: i64 = 20;
 /// What a key weighs beside its bytes: small ones cost time rather than bandwidth, here and there.
 pub(crate) const KEY_COST_BYTES: usize = 1 << 10;
-/// The share of a rate that is left for repair while clients are at work.
+/// The share of a rate that is left for repair while clients are at work …
 const YIELD_DIVISOR: u64 = 8;
+/// … but no less than this, if the rate is more: what waits for its turn must not be given up before.
+const YIELD_BYTES_MIN: u64 = 1 << 20;
 /// Clients have been away for so long: nobody is disturbed.
 const QUIET_MS: u64 = 100;
 
@@ -56,8 +58,10 @@ impl Node {
 
     /// What of a rate is left for work that nobody waits for.
     pub(crate) fn unhurried(&self, now: Millis, bytes_per_s: u64) -> u64 {
-        let is_quiet = now.since(self.worked_for_client_at) > QUIET_MS;
-        if is_quiet { bytes_per_s } else { bytes_per_s / YIELD_DIVISOR }
+        if now.since(self.worked_for_client_at) > QUIET_MS {
+            return bytes_per_s;
+        }
+        (bytes_per_s / YIELD_DIVISOR).max(bytes_per_s.min(YIELD_BYTES_MIN))
     }
 }
 

@@ -114,7 +114,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("limits.drain_ms", "5000", "How long a stop waits for requests in flight."),
     key("repair.period_ms", "10000", "How often a node compares its data with that of another."),
-    key("repair.mb_per_s", "32", "What repair may send each second, and as much again what hints may."),
+    key(
+        "repair.mb_per_s",
+        "32",
+        "What repair may send each second, and as much again what hints may; an eighth while clients are at work.",
+    ),
     key(
         "repair.hint_mb",
         "256",
