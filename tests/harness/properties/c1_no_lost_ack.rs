@@ -69,14 +69,14 @@ pub(super) fn at_end(history: &History, end: &Final) -> Check {
     Ok(())
 }
 
-/// A delete that one member collected, while others had taken in something newer beside it, leaves no trace but the
-/// context; and that goes, too, once its actor is dead. It took effect all the same: all had agreed on a state that had
-/// seen it. What it had seen must not live.
+/// A delete, or what has expired, that one member collected, while others had taken in something newer beside it, leaves
+/// no trace but the context; and that goes, too, once its actor is dead. It took effect all the same: all had agreed on
+/// a state that had seen it. What it had seen must not live.
 fn is_retired_delete(history: &History, end: &Final, dot: Dot) -> bool {
-    let is_delete = history.dots.get(&dot).is_some_and(|fact| fact.value.is_none());
+    let is_gone = history.dots.get(&dot).is_some_and(|fact| fact.is_gone(END));
     let is_retired = history.retired.get(&end.key).is_some_and(|retired| retired.contains(dot));
     let live = end.joined.live_dots();
-    is_delete && is_retired && history.reach([dot].into_iter()).iter().all(|seen| !live.contains(seen))
+    is_gone && is_retired && history.reach([dot].into_iter()).iter().all(|seen| !live.contains(seen))
 }
 
 /// The writes in a lattice value; of a counter, the operations. None if it is neither.
