@@ -20,7 +20,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub const FORMER_ACTORS_MAX: usize = 32;
 /// Former disks that are kept: the newest.
 pub const FORMER_DISKS_MAX: usize = 32;
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
+/// As 3, without what was collected.
+const FORMAT_2: u8 = 2;
 
 /// An actor and the last counter it issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,9 @@ pub struct Identity {
     pub tick: u64,
     /// Who issues dots.
     pub incarnation: Incarnation,
+    /// The highest counter of it that a collected key may have had: whoever still names such dots, and finds nothing
+    /// here, has found no lost memory.
+    pub collected: u64,
     /// Actors that this node was before and never will be again, newest first.
     pub former_actors: Vec<ActorId>,
     /// Disks that this node had before, newest first.
@@ -52,13 +57,14 @@ impl Identity {
     /// That of a node's first boot on a new disk.
     pub fn first(actor: ActorId, disk: DiskId) -> Identity {
         let incarnation = Incarnation { actor, issued: 0 };
-        Identity { disk, boots: 1, tick: 0, incarnation, former_actors: Vec::new(), former_disks: Vec::new() }
+        let (former_actors, former_disks) = (Vec::new(), Vec::new());
+        Identity { disk, boots: 1, tick: 0, incarnation, collected: 0, former_actors, former_disks }
     }
 
     /// From now on another actor; the one before never issues a dot again.
     pub fn renew(&mut self, actor: ActorId) {
         let former = self.incarnation.actor;
-        self.incarnation = Incarnation { actor, issued: 0 };
+        (self.incarnation, self.collected) = (Incarnation { actor, issued: 0 }, 0);
         add(&mut self.former_actors, [former], FORMER_ACTORS_MAX);
     }
 
@@ -69,6 +75,7 @@ impl Identity {
         head.put_u64(self.incarnation.actor.0);
         head.put_u8(u8::from(clean));
         head.varint(if clean { self.incarnation.issued } else { 0 });
+        head.varint(if clean { self.collected } else { 0 });
         head.put_u64(self.disk.0);
         head.varint(self.boots);
         head.varint(self.tick);
@@ -116,14 +123,17 @@ pub(crate) fn add<T: PartialEq + Copy>(
 
 fn decode(record: &Record) -> Result<(Identity, bool), Malformed> {
     let mut r = Reader::new(record.head.clone());
-    if r.u8("identity format")? != FORMAT {
+    let format = r.u8("identity format")?;
+    if !matches!(format, FORMAT | FORMAT_2) {
         return Err(Malformed("identity format"));
     }
     let actor = ActorId(r.u64("identity actor")?);
     let clean = r.u8("identity marker")? == 1;
     let issued = r.varint("identity counter")?;
+    let collected = if format == FORMAT_2 { 0 } else { r.varint("identity collected")? };
     let identity = Identity {
         incarnation: Incarnation { actor, issued },
+        collected,
         disk: DiskId(r.u64("identity disk")?),
         boots: r.varint("identity boots")?,
         tick: r.varint("identity tick")?,
@@ -161,12 +171,16 @@ mod tests {
         let (crashed, _) = begin(Some(&stored(op)), 12, 8);
         assert_eq!((crashed.incarnation.actor, &crashed.former_actors), (ActorId(12), &vec![ActorId(11)]));
 
-        first.incarnation.issued = 40;
+        (first.incarnation.issued, first.collected) = (40, 30);
         let (resumed, op) = begin(Some(&stored(first.op(true))), 13, 8);
         assert_eq!(resumed.incarnation, Incarnation { actor: ActorId(11), issued: 40 });
+        assert_eq!(resumed.collected, 30);
         assert!(resumed.former_actors.is_empty());
         let (crashed, _) = begin(Some(&stored(op)), 14, 8);
-        assert_eq!(crashed.incarnation, Incarnation { actor: ActorId(14), issued: 0 });
+        assert_eq!(
+            (crashed.incarnation, crashed.collected),
+            (Incarnation { actor: ActorId(14), issued: 0 }, 0)
+        );
     }
 
     #[test]
@@ -178,6 +192,17 @@ mod tests {
         }
         assert_eq!(identity.former_actors.len(), FORMER_ACTORS_MAX);
         assert_eq!(identity.former_actors[0], ActorId(99));
+    }
+
+    #[test]
+    fn an_identity_of_format_2_is_read() {
+        let (mut first, _) = begin(None, 11, 7);
+        first.incarnation.issued = 40;
+        let head = stored(first.op(true)).head;
+        // The format, then, after actor, marker and counter, the byte that came with format 3.
+        let old = [&[FORMAT_2], &head[1..11], &head[12..]].concat();
+        let (resumed, _) = begin(Some(&Record { head: Bytes::from(old), body: Bytes::new() }), 13, 8);
+        assert_eq!((resumed.incarnation, resumed.disk, resumed.boots), (first.incarnation, first.disk, 2));
     }
 
     #[test]

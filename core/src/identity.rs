@@ -42,6 +42,11 @@ impl Identity {
         &self.durable
     }
 
+    /// A key was collected that this actor had written, up to that counter: see [`boot::Identity::collected`].
+    pub(crate) fn let_go_upto(&mut self, counter: u64) {
+        self.now.collected = self.now.collected.max(counter);
+    }
+
     /// Whether a dot may be issued.
     fn actor_is_durable(&self) -> bool {
         self.durable.incarnation.actor == self.now.incarnation.actor
@@ -88,7 +93,7 @@ impl Node {
     pub(crate) fn observe(&mut self, incoming: &DotSet, known: &DotSet, effects: &mut Effects) {
         let actor = self.identity.now.incarnation.actor;
         // A key that was collected is not a key that was lost.
-        let (seen, mine) = (incoming.last(actor), known.last(actor).max(self.collected_upto(actor)));
+        let (seen, mine) = (incoming.last(actor), known.last(actor).max(self.identity.now.collected));
         if seen > mine {
             self.amnesia(Dot { actor, counter: seen }, effects);
         }

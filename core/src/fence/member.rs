@@ -383,12 +383,12 @@ impl Node {
             }
             None => {
                 let actor = self.identity.now().incarnation.actor;
-                let upto = state.seen().last(actor).max(self.collected_upto(actor));
+                let upto = state.seen().last(actor);
                 let next = match state {
                     KeyState::Lww(_) => KeyState::empty(state.kind()),
                     _ => grave.remains(),
                 };
-                self.fence.collected = Some((actor, upto));
+                self.identity.let_go_upto(upto);
                 self.fence.member.counts.reaped += 1;
                 self.fence.index.collected(place);
                 active.become_nothing(next);

@@ -30,7 +30,7 @@ pub(crate) use member::FenceTask;
 pub(crate) use walk::FenceScan;
 
 use crate::event::Effects;
-use crate::id::{ActorId, Millis, NodeId};
+use crate::id::{Millis, NodeId};
 use crate::mutant::Mutant;
 use crate::node::{Node, Timer};
 use crate::replica::{ActiveKey, Home};
@@ -61,9 +61,6 @@ pub(crate) struct Fence {
     /// Who counted as forgotten when last looked at.
     forgotten: Vec<NodeId>,
     period_at: Millis,
-    /// The highest dot of an actor of this node in any key that was collected: it is no amnesia not to
-    /// find it any more.
-    collected: Option<(ActorId, u64)>,
     /// Actors in the largest context that was written lately, and in the time before.
     largest: [usize; 2],
 }
@@ -178,11 +175,6 @@ impl Node {
     pub(crate) fn stamp_buried(&self, target: &Target) -> crate::version::Stamp {
         let grave = self.fence.graves.get(&target.storage_key);
         grave.map(|grave| grave.remains().stamp()).unwrap_or_default()
-    }
-
-    /// The highest counter of this node's own `actor` that a collected key may have had.
-    pub(crate) fn collected_upto(&self, actor: ActorId) -> u64 {
-        self.fence.collected.filter(|(whose, _)| *whose == actor).map_or(0, |(_, upto)| upto)
     }
 
     /// The bugs of collecting with nothing that remembers it.
