@@ -9,26 +9,27 @@
 //!
 //! Before a dot is issued a write can still be refused with nothing stored; from then on its
 //! outcome is either W durable copies or [`Problem::Uncertain`]. In: a checked request. Out: one
-//! outcome. Absent: how a replica stores.
+//! outcome. Absent: what it does to a state (`change`), how a replica stores.
 
 use super::quorum::Tally;
 use super::{Admitted, key_info};
-use crate::catalog::{DeleteSemantics, Policy};
-use crate::event::{Effect, Effects, Notice};
+use crate::catalog::Policy;
+use crate::event::{Effect, Effects};
 use crate::id::{Dot, Millis, NodeId, OpId, RequestId};
 use crate::mutant::Mutant;
 use crate::node::{Node, Origin, Purpose, Timer};
 use crate::plugin::{PluginAnswer, PluginCall};
 use crate::recent::RecentWrite;
-use crate::replica::{ActiveKey, Completion, Home, Job};
+use crate::replica::{Completion, Job};
 use crate::request::{Acks, Basis, Operation, Outcome, Problem, WriteReply};
 use crate::ring::Token;
 use crate::target::Target;
-use crate::version::context::ACTORS_ALARM;
-use crate::version::{
-    Content, Context, DotSet, KeyState, Kind, Receipt, Register, Stamp, Version, codec, too_far_ahead,
-};
+use crate::version::{Context, DotSet, KeyState, Kind, Receipt, Register, Stamp, codec, too_far_ahead};
 use bytes::Bytes;
+
+mod change;
+
+use change::version_of;
 
 /// A write under way at its coordinator.
 pub(crate) struct Writing {
@@ -267,197 +268,6 @@ impl Node {
         effects.push(Effect::Write { ticket, ops, durability: target.entry.settings.durability });
     }
 
-    /// Does a write to the state of its active key.
-    pub(crate) fn apply_change(
-        &mut self,
-        now: Millis,
-        active: &mut ActiveKey,
-        op: OpId,
-        change: Change,
-        effects: &mut Effects,
-    ) -> Step {
-        // Its patience may have ended while it waited: then nothing is stored.
-        let Some(writing) = self.writing.get(&op) else { return Step::Done };
-        let (request_id, context) = (writing.request_id, writing.context.clone());
-        let Some(state) = active.state.as_mut() else { return Step::Done };
-        if let Change::Again { dot, previous, stamp } = change {
-            return self.again(now, active, op, dot, previous, stamp, effects);
-        }
-        let earlier = match (&*state, request_id) {
-            (KeyState::Causal(siblings), Some(id)) if !self.mutant(Mutant::RetryGetsNewDot) => {
-                siblings.of_request(id)
-            }
-            _ => None,
-        };
-        if let Some((dot, version)) = earlier {
-            let stamp = version.stamp;
-            // Siblings are looked up by their dot, so the span need not be the exact one.
-            return self.again(now, active, op, dot, dot.counter - 1, stamp, effects);
-        }
-        let known = state.seen();
-        let stands_in = active.home != Home::Object;
-        let seen = context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
-        match stands_in {
-            false => self.observe(&seen, &known, effects),
-            true => self.observe_all(&seen, effects),
-        }
-        match state {
-            KeyState::Causal(siblings) => {
-                let limit = active.target.entry.settings.siblings_max;
-                let count = siblings.len_distinct(now) as u32;
-                if context.is_none() && count >= limit {
-                    let all = Context { seen: known, stamp: None };
-                    let context = self.sealer.seal(active.target.entry.id, &active.target.key, &all);
-                    self.write_failed(op, Problem::SiblingLimit { siblings: count, limit, context }, effects);
-                    return Step::Done;
-                }
-                let Some(dot) = self.mint() else { return Step::NoDot(change) };
-                let stamp = self.clock.issue(now, Stamp::default());
-                let Some(version) = version_of(change, stamp, request_id) else { return Step::Done };
-                let superseded = if self.mutant(Mutant::ContextIgnored) {
-                    DotSet::new()
-                } else if self.mutant(Mutant::ContextInvented) {
-                    known.clone()
-                } else {
-                    seen.clone()
-                };
-                let previous = self.previous(active, &known, dot);
-                let Some(KeyState::Causal(siblings)) = active.state.as_mut() else { return Step::Done };
-                siblings.write(&superseded, dot, previous, version);
-                let siblings_after = siblings.len_distinct(now) as u32;
-                if siblings.seen().actors() >= ACTORS_ALARM {
-                    self.counters.large_contexts += 1;
-                    effects.push(Effect::Notice(Notice::LargeContext {
-                        keyspace: active.target.entry.name.clone(),
-                        key: active.target.key.clone(),
-                        actors: siblings.seen().actors(),
-                    }));
-                }
-                let seen = self.seen_after(seen, &known, dot, previous);
-                self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: siblings_after });
-                Step::Done
-            }
-            KeyState::Lattice(fragments) => {
-                if let Change::Op(ref body) = change {
-                    if fragments.len() > 1 {
-                        return Step::JoinFirst(change);
-                    }
-                    let Some(dot) = self.mint() else { return Step::NoDot(change) };
-                    let call = PluginCall::Apply {
-                        key: key_info(&active.target),
-                        state: fragments.iter().next().map(|fragment| fragment.value.clone()),
-                        op: body.clone(),
-                        dot,
-                        op_id: request_id.map(|id| Bytes::copy_from_slice(&id.0)).unwrap_or_default(),
-                    };
-                    return Step::Ask(dot, call);
-                }
-                let Some(dot) = self.mint() else { return Step::NoDot(change) };
-                let stamp = self.clock.issue(now, Stamp::default());
-                let previous = self.previous(active, &known, dot);
-                let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return Step::Done };
-                match change {
-                    Change::Put { value, .. } if self.mutant(Mutant::LatticeOverwrite) => {
-                        fragments.applied_over(dot, previous, stamp, value);
-                    }
-                    Change::Put { value, .. } => fragments.put(dot, previous, stamp, value),
-                    _ => {
-                        let reset =
-                            active.target.entry.settings.delete_semantics == DeleteSemantics::DeleteWins;
-                        fragments.delete(&seen, dot, previous, stamp, reset);
-                    }
-                }
-                let seen = self.seen_after(seen, &known, dot, previous);
-                self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: 1 });
-                Step::Done
-            }
-            // Registers are written without an active key; what comes here is a retry, handled above.
-            KeyState::Lww(_) => Step::Done,
-        }
-    }
-
-    /// The plugin has applied an operation, or not.
-    pub(crate) fn applied(
-        &mut self,
-        now: Millis,
-        active: &mut ActiveKey,
-        op: OpId,
-        dot: Dot,
-        answer: PluginAnswer,
-        effects: &mut Effects,
-    ) {
-        let value = match self.plugin_value(&active.target.entry, answer, effects) {
-            Ok(value) => value,
-            Err(problem) => return self.write_failed(op, problem, effects),
-        };
-        // Its patience may have ended meanwhile: then it was told that nothing is stored.
-        if !self.writing.contains_key(&op) {
-            return;
-        }
-        let Some(known) = active.state.as_ref().map(KeyState::seen) else { return };
-        let previous = self.previous(active, &known, dot);
-        let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return };
-        let stamp = self.clock.issue(now, Stamp::default());
-        fragments.applied(dot, previous, stamp, value);
-        let seen = self.seen_after(known.clone(), &known, dot, previous);
-        self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: 1 });
-    }
-
-    /// Its actor's dot of this key before `dot`.
-    fn previous(&mut self, active: &ActiveKey, known: &DotSet, dot: Dot) -> u64 {
-        match active.home {
-            Home::Object => known.last(dot.actor),
-            Home::Hints(_) => self.previous_as_stand_in(&active.target.storage_key, known, dot),
-        }
-    }
-
-    /// What a client has seen after its write: what it had seen, and the write itself. Not what
-    /// else the coordinator holds.
-    fn seen_after(&self, mut seen: DotSet, known: &DotSet, dot: Dot, previous: u64) -> DotSet {
-        if self.mutant(Mutant::ContextClaimsUnseen) {
-            seen.join(known);
-        }
-        seen.join(&DotSet::single(dot, previous));
-        seen
-    }
-
-    /// An active key's state has changed by a write of this node.
-    fn changed(&mut self, active: &mut ActiveKey, op: OpId, minted: Minted) {
-        (active.record, active.dirty) = (None, true);
-        active.replicate.push(op);
-        self.minted(op, minted);
-    }
-
-    /// A retry of a write that is there: the same dot, and its acknowledgements once more.
-    #[expect(clippy::too_many_arguments, reason = "a dot, its place and its write")]
-    fn again(
-        &mut self,
-        now: Millis,
-        active: &mut ActiveKey,
-        op: OpId,
-        dot: Dot,
-        previous: u64,
-        stamp: Stamp,
-        effects: &mut Effects,
-    ) -> Step {
-        let Some(writing) = self.writing.get(&op) else { return Step::Done };
-        let Some(state) = &active.state else { return Step::Done };
-        if !state.covers(dot, stamp) {
-            // Its first try left this node and was not stored here: nobody here knows more.
-            let acks = writing.tally.acks();
-            self.write_failed(op, Problem::Uncertain { dot: Some(dot), acks }, effects);
-            return Step::Done;
-        }
-        let mut seen = writing.context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
-        seen.join(&DotSet::single(dot, previous));
-        let siblings = distinct(now, state) as u32;
-        active.replicate.push(op);
-        // A stand-in may hold it in memory only: its hints may have gone home meanwhile.
-        active.dirty |= active.home != Home::Object;
-        self.minted(op, Minted { dot, previous, stamp, seen, siblings });
-        Step::Done
-    }
-
     fn minted(&mut self, op: OpId, minted: Minted) {
         let Some(writing) = self.writing.get_mut(&op) else { return };
         writing.minted = Some(minted);
@@ -561,17 +371,6 @@ impl Node {
             Basis::Blind | Basis::Unsaid => Err(Problem::ContextRequired),
         }
     }
-}
-
-fn version_of(change: Change, stamp: Stamp, request_id: Option<RequestId>) -> Option<Version> {
-    let (content, content_type, receipt, expires_at) = match change {
-        Change::Put { value, content_type, receipt, expires_at } => {
-            (Content::Value(value), content_type, receipt, expires_at)
-        }
-        Change::Delete { receipt } => (Content::Tombstone, None, receipt, None),
-        Change::Op(_) | Change::Again { .. } => return None,
-    };
-    Some(Version { content, stamp, content_type, request_id, receipt, expires_at })
 }
 
 /// When a put's value is to be gone, by this coordinator's clock.

@@ -10,6 +10,7 @@ use crate::id::{ClientTicket, Millis, NodeId, PluginHash};
 use crate::node::Node;
 use crate::plugin::World;
 use bytes::Bytes;
+
 /// How long an operator's reply waits for the other nodes.
 const READY_PATIENCE_MS: u64 = 25_000;
 /// Operators who wait; beyond, the one who came first is told how far it has come.

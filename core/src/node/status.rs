@@ -5,6 +5,7 @@
 use crate::boot::Incarnation;
 use crate::id::Millis;
 use crate::node::Node;
+
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counters {
