@@ -72,6 +72,24 @@ impl Node {
         (op, TreeWrite { keyspace, write })
     }
 
+    /// The leaf of a slot turns stale, on the disk, too, though no key of it is written. None: it was so, or stands for
+    /// no keys.
+    pub(super) fn tree_doubt(&mut self, keyspace: KeyspaceId, slot: Slot) -> Option<(WriteOp, TreeWrite)> {
+        let tree = self.anti_entropy.trees.entry(keyspace).or_insert_with(Tree::new);
+        if !self.anti_entropy.loaded {
+            tree.doubt(slot);
+        } else if tree.is_blank(slot) {
+            return None;
+        }
+        let (record, write) = tree.change(slot, None);
+        let Some(leaf) = record else {
+            tree.done(write, true);
+            return None;
+        };
+        let op = WriteOp::Merge { key: storage_key::leaf(keyspace, slot), record: leaf.record() };
+        Some((op, TreeWrite { keyspace, write }))
+    }
+
     /// Storage is done with a batch.
     pub(crate) fn tree_written(&mut self, write: TreeWrite, is_ok: bool) {
         if self.mutant(Mutant::TreeForgetsAWrite) && write.write.slot.0.is_multiple_of(3) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   damage known ─▶ number of the damage ─▶ every other member that holds any of it, page by page ─▶ merges, durable
-//!                                                            all of them ─▶ a new actor, where dots may be lost ─▶ Excise
+//!                                 all of them ─▶ leaves doubted, durably ─▶ a new actor, where dots may be lost ─▶ Excise
 //! ```
 //!
 //! Every other primary must give all that it has: with fewer, a write that the lost copy had acknowledged could be
@@ -35,6 +35,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Ranges remembered; those beyond are found again.
 const RANGES_MAX: usize = 1024;
+/// Leaves that are doubted at once.
+const LEAVES_AT_ONCE: u16 = 256;
 /// Of longer ranges every member is asked, not only those that hold some slot of it.
 const SLOTS_MAX: usize = 1024;
 
@@ -89,7 +91,7 @@ impl Refill {
 /// What a write is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RefillStep {
-    /// A record of a range that is written anew.
+    /// A record of a range that is written anew, or a leaf alone.
     Record(TreeWrite),
     /// This node's own records.
     Own,
@@ -248,7 +250,10 @@ impl Node {
             return self.refill_own(from, to, effects);
         }
         let Some(peer) = refill.peers.last().copied() else {
-            return self.end_refill(now, effects);
+            if !self.doubt_what_goes(effects) {
+                self.end_refill(now, effects);
+            }
+            return;
         };
         let op = self.op();
         if let Some(refill) = &mut self.anti_entropy.scrub.refill {
@@ -324,6 +329,33 @@ impl Node {
             refill.writes += 1;
         }
         effects.push(Effect::Write { ticket, ops, durability: Durability::Sync });
+    }
+
+    /// What is given up is part of what leaves stand for: before it goes they are doubted, durably, some at a time. Whether
+    /// any was. A leaf that still counted a version which is gone here would call this replica equal to one that holds it.
+    fn doubt_what_goes(&mut self, effects: &mut Effects) -> bool {
+        loop {
+            let Some(refill) = &mut self.anti_entropy.scrub.refill else { return false };
+            let keyspace = refill.keyspace;
+            if keyspace.0 == 0 || refill.cursor >= refill.to {
+                return false;
+            }
+            let first = storage_key::slot_at(&refill.cursor).0;
+            let last = storage_key::last_slot_before(&refill.to).0;
+            let upto = last.min(first.saturating_add(LEAVES_AT_ONCE - 1));
+            refill.cursor = match upto < last {
+                true => storage_key::object_range(keyspace, Slot(upto)).1,
+                false => refill.to.clone(),
+            };
+            let leaves: Vec<_> =
+                (first..=upto).filter_map(|slot| self.tree_doubt(keyspace, Slot(slot))).collect();
+            if !leaves.is_empty() {
+                for (op, leaf) in leaves {
+                    self.refill_write(RefillStep::Record(leaf), vec![op], effects);
+                }
+                return true;
+            }
+        }
     }
 
     /// Storage is done with a write of a refill.
