@@ -15,6 +15,7 @@ use crate::request::{
     Acks, Basis, GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution,
     SiblingView, Sloppiness, Want, WriteReply,
 };
+use crate::storage_key;
 use crate::version::{Digest, codec};
 use crate::wire::{Malformed, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -326,6 +327,47 @@ impl Message {
         };
         r.end("message")?;
         Ok(message)
+    }
+
+    /// Whether it carries states of keys to where they are stored.
+    pub(crate) fn carries_states(&self) -> bool {
+        matches!(
+            self,
+            Message::Replicate { .. }
+                | Message::Hint { .. }
+                | Message::Tree(Exchange::States { .. } | Exchange::Take { .. })
+                | Message::Scrub(scrub::Check::Fetched { .. })
+        )
+    }
+
+    /// Puts what `sift` leaves of each such state in its place, and takes those out of which it leaves nothing. Whether
+    /// there is still something to send.
+    pub(crate) fn sift_states(
+        &mut self,
+        sift: impl Fn(KeyspaceId, &Bytes, Option<OpId>, Record) -> Option<Record>,
+    ) -> bool {
+        let sift_one = |keyspace, key: &Bytes, op, record: &mut Record| {
+            let left = sift(keyspace, key, op, std::mem::take(record));
+            left.map(|left| *record = left).is_some()
+        };
+        match self {
+            Message::Replicate { op, keyspace, key, record } => sift_one(*keyspace, key, *op, record),
+            Message::Hint { op, keyspace, key, record, .. } => sift_one(*keyspace, key, Some(*op), record),
+            Message::Tree(
+                Exchange::States { keyspace, states, .. } | Exchange::Take { keyspace, states, .. },
+            ) => {
+                states.retain_mut(|(key, record)| sift_one(*keyspace, key, None, record));
+                true
+            }
+            Message::Scrub(scrub::Check::Fetched { records, .. }) => {
+                records.retain_mut(|(storage_key, record)| {
+                    let of = storage_key::parse_object(storage_key);
+                    of.is_some_and(|(keyspace, key)| sift_one(keyspace, &key, None, record))
+                });
+                true
+            }
+            _ => true,
+        }
     }
 
     /// About how many bytes it takes.

@@ -13,7 +13,7 @@ use crate::coordinator::{
 };
 use crate::event::{Effect, Effects, Event, ScanPage, StorageFailure};
 use crate::fence::{Fence, FenceScan, FenceTask};
-use crate::handoff::{HintTask, Hints};
+use crate::handoff::{HintTask, Hints, PassOf};
 use crate::hot_keys::HotKeys;
 use crate::id::{ActorId, ClientTicket, Millis, NodeId, OpId, PluginHash, Ticket};
 use crate::identity::Identity;
@@ -126,7 +126,7 @@ pub(crate) enum ScanFor {
     /// Hints from before the start.
     HintCount,
     /// Hints for a target that is back.
-    HintsHome((NodeId, u64)),
+    HintsHome(PassOf),
     /// Own keys of a slot that differs from a peer's.
     Work { id: OpId, scan: WorkScan },
     /// Own keys that a peer asks about.

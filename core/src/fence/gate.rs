@@ -7,8 +7,6 @@
 use super::Fate;
 use super::grave::{Grave, Sifted};
 use super::message::{FenceMessage, Subject};
-use crate::anti_entropy::Exchange;
-use crate::anti_entropy::scrub::Check;
 use crate::event::{Effect, Effects, Record};
 use crate::id::{KeyspaceId, NodeId, OpId};
 use crate::message::Message;
@@ -84,54 +82,21 @@ impl Node {
         if self.fence.graves.is_empty() || self.digs_no_graves() {
             return;
         }
-        let leaves = |effect: &Effect| {
-            let Effect::Send { message, .. } = effect else { return false };
-            matches!(
-                message,
-                Message::Replicate { .. }
-                    | Message::Hint { .. }
-                    | Message::Tree(Exchange::States { .. } | Exchange::Take { .. })
-                    | Message::Scrub(Check::Fetched { .. })
-            )
-        };
         // A node that has just learned that it must not speak has taken back what it was to say.
         let first = first.min(effects.len());
-        if !effects[first..].iter().any(leaves) {
+        let carries =
+            |effect: &Effect| matches!(effect, Effect::Send { message, .. } if message.carries_states());
+        if !effects[first..].iter().any(carries) {
             return;
         }
+        let may_leave = |keyspace, key: &Bytes, op, record| self.may_leave(keyspace, key, op, record);
         for mut effect in effects.split_off(first) {
-            if let Effect::Send { message: Message::Tree(exchange), .. } = &mut effect
-                && let Exchange::States { keyspace, states, .. } | Exchange::Take { keyspace, states, .. } =
-                    exchange
-            {
-                let keyspace = *keyspace;
-                let leave = |(key, record): (Bytes, Record)| {
-                    self.may_leave(keyspace, &key, None, record).map(|record| (key, record))
-                };
-                *states = std::mem::take(states).into_iter().filter_map(leave).collect();
-            }
-            if let Effect::Send { message: Message::Scrub(Check::Fetched { records, .. }), .. } = &mut effect
-            {
-                let leave = |(storage_key, record): (Bytes, Record)| {
-                    let (keyspace, key) = storage_key::parse_object(&storage_key)?;
-                    self.may_leave(keyspace, &key, None, record).map(|record| (storage_key, record))
-                };
-                *records = std::mem::take(records).into_iter().filter_map(leave).collect();
-            }
-            match effect {
-                Effect::Send { to, message: Message::Replicate { op, keyspace, key, record } } => {
-                    if let Some(record) = self.may_leave(keyspace, &key, op, record) {
-                        let message = Message::Replicate { op, keyspace, key, record };
-                        effects.push(Effect::Send { to, message });
-                    }
-                }
-                Effect::Send { to, message: Message::Hint { op, target, keyspace, key, record } } => {
-                    if let Some(record) = self.may_leave(keyspace, &key, Some(op), record) {
-                        let message = Message::Hint { op, target, keyspace, key, record };
-                        effects.push(Effect::Send { to, message });
-                    }
-                }
-                other => effects.push(other),
+            let is_left = match &mut effect {
+                Effect::Send { message, .. } => message.sift_states(may_leave),
+                _ => true,
+            };
+            if is_left {
+                effects.push(effect);
             }
         }
     }

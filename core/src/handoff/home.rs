@@ -39,6 +39,13 @@ const GIVE_UP_PERIOD_MS: u64 = 60_000;
 /// Removals of one write.
 const REMOVALS_MAX: usize = 64;
 
+/// Tells a pass from those before it, and from those for other targets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PassOf {
+    target: NodeId,
+    number: u64,
+}
+
 /// All hints for one target, looked at once.
 pub(super) struct Pass {
     /// Tells it from those before it.
@@ -187,7 +194,7 @@ impl Node {
             if pass.page.is_empty() {
                 let Some(from) = pass.next.take() else { break };
                 pass.is_scanning = true;
-                let of = (target, pass.number);
+                let of = PassOf { target, number: pass.number };
                 return self.ask_page(of, from, effects);
             }
             if !window {
@@ -216,8 +223,8 @@ impl Node {
         }
     }
 
-    fn ask_page(&mut self, of: (NodeId, u64), from: Bytes, effects: &mut Effects) {
-        let target = of.0;
+    fn ask_page(&mut self, of: PassOf, from: Bytes, effects: &mut Effects) {
+        let target = of.target;
         if let Some(shelf) = self.hints.shelves.get_mut(&target) {
             shelf.page_begins();
         }
@@ -230,7 +237,7 @@ impl Node {
     pub(crate) fn hints_scanned(
         &mut self,
         now: Millis,
-        (target, number): (NodeId, u64),
+        PassOf { target, number }: PassOf,
         result: Result<ScanPage, StorageFailure>,
         effects: &mut Effects,
     ) {

@@ -20,6 +20,7 @@ mod record;
 mod shelf;
 
 pub(crate) use gather::Wanted;
+pub(crate) use home::PassOf;
 pub(crate) use record::fold;
 pub use record::{Hint, hint, record};
 pub(crate) use shelf::HintId;
