@@ -67,7 +67,7 @@ impl Node {
         effects: &mut Effects,
     ) {
         let grave = self.fence.graves.get(&target.storage_key);
-        let Some(grave) = grave.filter(|grave| grave.closed && grave.is_of(state)) else { return };
+        let Some(grave) = grave.filter(|grave| grave.closed && grave.goes(state)) else { return };
         if self.digs_no_graves() || to == self.config.node {
             return;
         }

@@ -5,7 +5,7 @@
 
 use super::message::Fate;
 use crate::event::Record;
-use crate::id::{Dot, OpId};
+use crate::id::{ActorId, Dot, OpId};
 use crate::version::{Digest, DotSet, KeyState, Siblings};
 
 /// An agreed state, without its bytes.
@@ -22,6 +22,8 @@ pub(crate) struct Grave {
     /// As it was agreed upon, to tell those that still hold it.
     pub(super) outline: Record,
     pub(super) fate: Fate,
+    /// Dead actors whose spans have left the key's context by rounds before this one.
+    retired: Vec<ActorId>,
     /// All members have confirmed and held.
     pub(super) closed: bool,
     /// Something was written under the key since.
@@ -53,15 +55,25 @@ impl Grave {
     ) -> Grave {
         let digest = state.digest();
         let mut spent = if fate == Fate::Reap { state.seen() } else { DotSet::new() };
-        let mut covers = state;
+        let (mut covers, mut retired) = (state, Vec::new());
         if let Some(older) = older {
+            retired = older.retired_by_now();
             // States of one history: a dot with two values is reported where they are stored.
             let _ = covers.sync(&older.covers);
             if older.is_reaped() {
                 spent.join(&older.spent);
             }
         }
-        Grave { round, covers, spent, digest, outline, fate, closed: false, touched: false, dies_at }
+        Grave { round, covers, spent, digest, outline, fate, retired, closed: false, touched: false, dies_at }
+    }
+
+    /// Dead actors whose spans have left the key's context.
+    fn retired_by_now(&self) -> Vec<ActorId> {
+        let mut retired = self.retired.clone();
+        if let (Fate::Retire(actors), true) = (&self.fate, self.closed) {
+            retired.extend(actors.iter().filter(|actor| !self.retired.contains(actor)));
+        }
+        retired
     }
 
     /// Whether nothing is left of the key.
@@ -120,14 +132,13 @@ impl Grave {
             return Sifted::Covered;
         }
         let mut seen: DotSet = incoming.seen().clone();
-        match &self.fate {
-            Fate::Reap if self.closed => seen.join(&self.spent),
+        let retired = self.retired_by_now();
+        if self.is_reaped() {
+            seen.join(&self.spent);
+        } else if no_news && !retired.is_empty() {
             // A version that was live when this was sent, and is not any more, keeps no span of a dead actor.
-            Fate::Retire(actors) if self.closed && no_news => {
-                let left = Siblings::from_parts(seen, left.clone()).unwrap_or_default();
-                seen = KeyState::Causal(left).retired(actors).seen();
-            }
-            _ => {}
+            let left = Siblings::from_parts(seen, left.clone()).unwrap_or_default();
+            seen = KeyState::Causal(left).retired(&retired).seen();
         }
         if left.len() == incoming.len() && seen == *incoming.seen() {
             return Sifted::News;
@@ -143,6 +154,12 @@ impl Grave {
         state.digest() == self.digest
     }
 
+    /// Whether a state goes once the round is closed: the agreed one, or, where nothing is left of the key, one
+    /// of which nothing is news.
+    pub(crate) fn goes(&self, state: &KeyState) -> bool {
+        self.is_of(state) || (self.is_reaped() && self.sift(state) == Sifted::Covered)
+    }
+
     /// What the agreed state becomes: None: nothing at all.
     pub(crate) fn outcome(&self, state: &KeyState) -> Option<KeyState> {
         match &self.fate {
@@ -155,7 +172,7 @@ impl Grave {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ActorId, Millis};
+    use crate::id::Millis;
     use crate::version::{Content, Fragments, Register, Stamp, Version, codec};
     use bytes::Bytes;
 
@@ -299,6 +316,26 @@ mod tests {
         let mut part = Siblings::default();
         part.write(&DotSet::new(), dot(2, 1), 0, version(1, Some("lives")));
         assert_eq!(rest(grave.sift(&KeyState::Causal(old))), KeyState::Causal(part));
+    }
+
+    #[test]
+    fn a_context_that_was_retired_does_not_come_back_while_the_next_round_is_under_way() {
+        let mut old = Siblings::default();
+        old.write(&DotSet::new(), dot(1, 1), 0, version(1, Some("old")));
+        let mut state = old.clone();
+        state.write(old.seen(), dot(2, 1), 0, version(2, Some("expires")));
+        let whole = KeyState::Causal(state);
+        let first = grave(whole.clone(), Fate::Retire(vec![ActorId(1)]));
+        let Some(short) = first.outcome(&whole) else { panic!("a value is left") };
+        let outline = codec::record(&short.outline());
+        let mut second = Grave::new(OpId(2), short.outline(), outline, Fate::Reap, Some(&first), 0);
+        assert_eq!(rest(second.sift(&whole)), short);
+        // Should it be there all the same, it goes with what it is a longer form of.
+        second.closed = true;
+        assert!(!second.is_of(&whole) && second.goes(&whole) && second.goes(&short));
+        let mut news = Siblings::default();
+        news.write(&DotSet::new(), dot(3, 1), 0, version(3, Some("new")));
+        assert!(!second.goes(&KeyState::Causal(news)));
     }
 
     #[test]

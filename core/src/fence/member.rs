@@ -372,7 +372,7 @@ impl Node {
         let Some(grave) = self.fence.graves.get(&active.target.storage_key) else { return false };
         // A register is written without being read: what was written since may not be in `state` yet.
         let overtaken = grave.touched && matches!(state, KeyState::Lww(_));
-        if !grave.closed || overtaken || state.is_empty() || !grave.is_of(state) {
+        if !grave.closed || overtaken || state.is_empty() || !grave.goes(state) {
             return false;
         }
         let place = (active.target.entry.id, active.target.token.slot());
