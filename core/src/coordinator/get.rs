@@ -323,9 +323,16 @@ impl Node {
 
     /// R replicas have answered: repair those that lag, then show.
     fn gathered(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let left = self
+            .reading
+            .get(&op)
+            .and_then(|reading| self.left_to_show(&reading.target.storage_key, &reading.merged));
         let Some(reading) = self.reading.get_mut(&op) else { return };
         reading.stage = Stage::Viewing;
         reading.viewed_at = now;
+        if let Some(left) = left {
+            reading.merged = left;
+        }
         if let Some(at) = reading.hedge_at.take() {
             self.clear_timer(at, Timer::Hedge(op));
         }

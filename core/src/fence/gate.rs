@@ -53,6 +53,14 @@ impl Node {
         }
     }
 
+    /// What is left of a state that a read has gathered: an answer from before a grave was dug may hold what was dead by
+    /// the time of the last one, and would show it beside what had seen it. None: all of it.
+    pub(crate) fn left_to_show(&self, storage_key: &Bytes, gathered: &KeyState) -> Option<KeyState> {
+        let KeyState::Causal(gathered) = gathered else { return None };
+        let grave = self.fence.graves.get(storage_key).filter(|_| !self.digs_no_graves())?;
+        grave.without_dead(gathered).map(KeyState::Causal)
+    }
+
     /// Whether all members have held the key's grave: what it covers is needed nowhere.
     pub(crate) fn is_collected(&self, target: &Target) -> bool {
         self.fence.graves.get(&target.storage_key).is_some_and(|grave| grave.closed)

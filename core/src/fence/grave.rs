@@ -120,13 +120,23 @@ impl Grave {
         }
     }
 
+    /// Whether a version is dead. What was live in the agreed state is once that is reaped; until then, and where
+    /// only its context is retired, it may come in again, and nothing that comes in may speak against it.
+    fn is_dead(&self, covers: &Siblings, dot: Dot) -> bool {
+        let is_spent = self.is_reaped() && self.spent.contains(dot);
+        let lives = !is_spent && covers.iter().any(|(live, _)| *live == dot);
+        covers.seen().contains(dot) && !lives
+    }
+
+    /// A state without what is dead, with all that it has seen. None: nothing of it is.
+    pub(crate) fn without_dead(&self, state: &Siblings) -> Option<Siblings> {
+        let KeyState::Causal(covers) = &self.covers else { return None };
+        let left: Vec<_> = state.iter().filter(|(dot, _)| !self.is_dead(covers, *dot)).cloned().collect();
+        if left.len() == state.len() { None } else { Siblings::from_parts(state.seen().clone(), left) }
+    }
+
     fn sift_siblings(&self, covers: &Siblings, incoming: &Siblings) -> Sifted {
-        // What was live in the agreed state is dead once it is reaped; until then, and where only its
-        // context is retired, it may come in again, and nothing that comes in may speak against it.
-        let is_spent = |dot: Dot| self.is_reaped() && self.spent.contains(dot);
-        let lives = |dot: Dot| !is_spent(dot) && covers.iter().any(|(live, _)| *live == dot);
-        let is_dead = |dot: Dot| covers.seen().contains(dot) && !lives(dot);
-        let left: Vec<_> = incoming.iter().filter(|(dot, _)| !is_dead(*dot)).cloned().collect();
+        let left: Vec<_> = incoming.iter().filter(|(dot, _)| !self.is_dead(covers, *dot)).cloned().collect();
         let no_news = incoming.seen().within(covers.seen());
         if left.is_empty() && no_news {
             return Sifted::Covered;
