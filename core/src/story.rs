@@ -161,6 +161,17 @@ impl Cluster {
         self.run();
     }
 
+    /// As [`Cluster::boot`], of a disk that cannot give the catalog.
+    pub(crate) fn boot_without_catalog(&mut self, node: usize) {
+        self.crash(node, true);
+        self.stopped.remove(&node);
+        self.disks[node].remove(&crate::storage_key::catalog());
+        self.nodes[node] = self.process(node);
+        self.nodes[node].lacks_catalog();
+        self.start(node);
+        self.run();
+    }
+
     pub(crate) fn members_mut(&mut self) -> &mut [Member] {
         &mut self.members
     }

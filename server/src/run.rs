@@ -24,10 +24,12 @@ use crate::store::{self, Commits, CoreFold, Readers};
 use crate::surroundings::{Network, Surroundings, Tcp, system_wall};
 use crate::telemetry;
 use crate::verify::Verifier;
+use bytes::Bytes;
 use merganser_core::Node;
 use merganser_core::boot;
 use merganser_core::catalog::Catalog;
 use merganser_core::config::Config as CoreConfig;
+use merganser_core::event::Record;
 use merganser_core::id::NodeId;
 use merganser_core::storage_key;
 use merganser_proto::v1::TopologyReply;
@@ -177,10 +179,11 @@ fn listen(what: &'static str, key: &'static str, address: SocketAddr) -> Result<
 
 /// Who this node is and what it knew: read from disk, and synced before anything is served.
 fn boot(config: &Config, db: &Db, random: &mut StdRng) -> Result<Node, Error> {
-    let identity = db.get(&storage_key::identity())?.map(store::to_core);
+    let (identity, _) = own_record(config, db, storage_key::identity(), "who this node is")?;
     let (identity, op) = boot::begin(identity.as_ref(), random.random(), random.random());
     db.write(vec![store::op(op)], Durability::Sync)?;
-    let catalog = match db.get(&storage_key::catalog())? {
+    let (record, catalog_is_lost) = own_record(config, db, storage_key::catalog(), "the catalog")?;
+    let catalog = match record {
         Some(record) => Catalog::decode(record.body)
             .map_err(|error| Error::Damaged { what: "the catalog", reason: error.to_string() })?,
         None => Catalog::default(),
@@ -219,7 +222,32 @@ fn boot(config: &Config, db: &Db, random: &mut StdRng) -> Result<Node, Error> {
         in_flight_max: limits.in_flight as usize,
         ..CoreConfig::new(this, config.core_members(), config.cluster.secret.0.clone().into_bytes())
     };
-    Ok(Node::new(core, identity, catalog, random.random()))
+    let mut node = Node::new(core, identity, catalog, random.random());
+    if catalog_is_lost {
+        node.lacks_catalog();
+    }
+    Ok(node)
+}
+
+/// One of this node's own records, and whether it is lost: what its block said the other members know as well, or, of
+/// who this node is, need not know. Without other members there is nobody to ask.
+fn own_record(
+    config: &Config,
+    db: &Db,
+    key: Bytes,
+    what: &'static str,
+) -> Result<(Option<Record>, bool), Error> {
+    match db.get(&key) {
+        Ok(record) => Ok((record.map(store::to_core), false)),
+        Err(merganser_storage::Error::Corruption { .. }) if config.cluster.members.len() > 1 => {
+            tracing::error!(what, "own_record_damaged");
+            Ok((None, true))
+        }
+        Err(error @ merganser_storage::Error::Corruption { .. }) => {
+            Err(Error::Damaged { what, reason: error.to_string() })
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Everything of a node that is about to serve.

@@ -100,6 +100,9 @@ impl Node {
                 self.learn_all(now, from, news, forgotten, effects);
                 self.hear(now, &beats, effects);
                 self.answered(from, knows_you, keeps_you);
+                if catalog == self.keyspaces.digest() {
+                    self.catalogs_agree();
+                }
                 self.try_to_join(now, effects);
                 if self.membership.is_leaving() {
                     return;

@@ -4,6 +4,7 @@
 //!   joining ── a member knows this node, and finds nothing wrong, ─┐
 //!      │    └─ or none of those in reach knows it, ─────────────────┴▶ and one keeps this boot ─▶ serving
 //!      ├────── or none has answered in time ──────────────────────────────────────────────▶ serving
+//!      ├────── the disk has no catalog to give ─▶ waits for a member's
 //!      └────── this disk is older than what left it, or was forgotten ─▶ leaving ─▶ RejoinEmpty
 //! ```
 //!
@@ -45,6 +46,8 @@ pub(super) struct Stage {
     recognised: bool,
     /// A member has this boot on its disk.
     kept: bool,
+    /// The disk could not say which keyspaces there are, and no member has yet.
+    lacks_catalog: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,7 @@ impl Stage {
             answered: BTreeSet::new(),
             recognised: false,
             kept: false,
+            lacks_catalog: false,
         }
     }
 
@@ -145,6 +149,17 @@ impl Node {
         self.try_to_join(now, effects);
     }
 
+    /// The disk could not give the catalog: this node serves once it has a member's, however long that takes. It would
+    /// take hints for hints of nothing, and damage for damage of nothing.
+    pub fn lacks_catalog(&mut self) {
+        self.membership.stage.lacks_catalog = true;
+    }
+
+    /// A member's catalog is as this node's.
+    pub(super) fn catalogs_agree(&mut self) {
+        self.membership.stage.lacks_catalog = false;
+    }
+
     /// A member has answered, and said whether it knew this node, and keeps that it has booted.
     pub(super) fn answered(&mut self, from: NodeId, knows_me: bool, keeps_me: bool) {
         let stage = &mut self.membership.stage;
@@ -158,6 +173,9 @@ impl Node {
     pub(super) fn try_to_join(&mut self, now: Millis, effects: &mut Effects) {
         let m = &self.membership;
         if !m.stage.is_joining() || !m.stage.has_read() || !self.identity.is_durable() {
+            return;
+        }
+        if m.stage.lacks_catalog {
             return;
         }
         let is_alone = m.peers.is_empty();

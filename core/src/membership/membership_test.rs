@@ -87,6 +87,21 @@ fn a_node_that_has_booted_serves_once_a_member_knows_it_and_tells_clients_to_wai
 }
 
 #[test]
+fn a_node_whose_catalog_is_lost_serves_once_it_has_that_of_a_member_and_not_before() {
+    let mut cluster = Cluster::new(3);
+    cluster.keyspace("k", Policy::Siblings);
+    cluster.wrote(0, Level::All, "v", Basis::Blind);
+    (0..3).for_each(|node| cluster.crash(node, true));
+    cluster.boot_without_catalog(0);
+    cluster.live(10_000);
+    let refused = cluster.put(0, Level::One, "w", Basis::Blind);
+    assert!(matches!(refused, Outcome::Failed(Problem::Overloaded { .. })), "{refused:?}");
+    (1..3).for_each(|node| cluster.boot(node));
+    cluster.live(3_000);
+    assert_eq!(values(&cluster.get(0, Level::All)), ["v"]);
+}
+
+#[test]
 fn a_node_alone_serves_after_its_patience() {
     let mut cluster = Cluster::new(3);
     cluster.keyspace("k", Policy::Siblings);
