@@ -128,9 +128,14 @@ impl Grave {
         covers.seen().contains(dot) && !lives
     }
 
-    /// A state without what is dead, with all that it has seen. None: nothing of it is.
+    /// A state without what is dead, with all that it has seen. None: nothing of it is, or it knows nothing yet of
+    /// what took its place.
     pub(crate) fn without_dead(&self, state: &Siblings) -> Option<Siblings> {
         let KeyState::Causal(covers) = &self.covers else { return None };
+        let is_known = |dot: Dot| self.is_dead(covers, dot) || state.seen().contains(dot);
+        if !covers.iter().all(|(dot, _)| is_known(*dot)) {
+            return None;
+        }
         let left: Vec<_> = state.iter().filter(|(dot, _)| !self.is_dead(covers, *dot)).cloned().collect();
         if left.len() == state.len() { None } else { Siblings::from_parts(state.seen().clone(), left) }
     }
@@ -346,6 +351,24 @@ mod tests {
         let mut news = Siblings::default();
         news.write(&DotSet::new(), dot(3, 1), 0, version(3, Some("new")));
         assert!(!second.goes(&KeyState::Causal(news)));
+    }
+
+    #[test]
+    fn a_slow_read_shows_what_is_dead_only_where_it_does_not_know_what_took_its_place() {
+        let mut old = Siblings::default();
+        old.write(&DotSet::new(), dot(1, 1), 0, version(1, Some("old")));
+        let mut state = old.clone();
+        state.write(old.seen(), dot(2, 1), 0, version(2, Some("now")));
+        let whole = KeyState::Causal(state);
+        let grave = grave(whole.clone(), Fate::Retire(vec![ActorId(1)]));
+        assert_eq!(grave.without_dead(&old), None);
+        // What one replica held before, and another after its context was shortened.
+        let Some(KeyState::Causal(mut both)) = grave.outcome(&whole) else { panic!("a value is left") };
+        let _ = both.sync(&old);
+        assert_eq!(both.len(), 2);
+        let left = grave.without_dead(&both).expect("one of two is dead");
+        assert_eq!(left.iter().map(|(dot, _)| *dot).collect::<Vec<_>>(), [dot(2, 1)]);
+        assert_eq!(left.seen(), both.seen());
     }
 
     #[test]
