@@ -35,13 +35,13 @@ async fn strangers_are_refused_with_the_reason_and_counted() {
     let (low, high) = dialler(&cluster);
     cluster.start_node(high);
     let good = Hello {
-        protocol: 1,
+        protocol: 2,
         cluster: "test".into(),
         node: cluster.members[low].name.clone(),
         nonce: vec![7; 32].into(),
     };
     let cases: [(Hello, &str, &str); 5] = [
-        (Hello { protocol: 2, ..good.clone() }, "protocol", "links_refused_protocol"),
+        (Hello { protocol: 1, ..good.clone() }, "protocol", "links_refused_protocol"),
         (Hello { cluster: "prod".into(), ..good.clone() }, "cluster.name", "links_refused_cluster"),
         (Hello { node: "mallory".into(), ..good.clone() }, "cluster.members", "links_refused_node"),
         (
