@@ -170,9 +170,11 @@ impl Grave {
     }
 
     /// Whether a state goes once the round is closed: the agreed one, or, where nothing is left of the key, one
-    /// of which nothing is news.
+    /// of which nothing is news. Not so a register: what is below the agreed one may be a new put, by a clock that is behind, at
+    /// a node that has forgotten its grave.
     pub(crate) fn goes(&self, state: &KeyState) -> bool {
-        self.is_of(state) || (self.is_reaped() && self.sift(state) == Sifted::Covered)
+        let is_register = matches!(state, KeyState::Lww(_));
+        self.is_of(state) || (self.is_reaped() && !is_register && self.sift(state) == Sifted::Covered)
     }
 
     /// What the agreed state becomes: None: nothing at all.
