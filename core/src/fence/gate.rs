@@ -4,8 +4,7 @@
 //! In: states of peers, messages that are about to leave. Out: the same, without what is covered.
 //! Absent: what is on this node's disk; that is what the graves are of.
 
-use super::Fate;
-use super::grave::{Grave, Sifted};
+use super::grave::Sifted;
 use super::message::{FenceMessage, Subject};
 use crate::event::{Effect, Effects, Record};
 use crate::id::{KeyspaceId, NodeId, OpId};
@@ -28,7 +27,7 @@ impl Node {
             Some(grave) if !self.digs_no_graves() => grave,
             _ => return Some((state, record)),
         };
-        match grave.sift(&state) {
+        match grave.take(&state) {
             Sifted::News => Some((state, record)),
             Sifted::Rest(rest) => {
                 let record = codec::record(&rest);
@@ -53,6 +52,12 @@ impl Node {
         }
     }
 
+    /// A state of this node's own without what left its key's context: a put may bring it back, by a context from before.
+    pub(crate) fn shortened(&self, storage_key: &Bytes, state: &KeyState) -> Option<KeyState> {
+        let grave = self.fence.graves.get(storage_key).filter(|_| !self.digs_no_graves())?;
+        grave.shortened(state)
+    }
+
     /// What is left of a state that a read has gathered: an answer from before a grave was dug may hold what was dead by
     /// the time of the last one, and would show it beside what had seen it. None: all of it.
     pub(crate) fn left_to_show(&self, storage_key: &Bytes, gathered: &KeyState) -> Option<KeyState> {
@@ -75,11 +80,11 @@ impl Node {
         effects: &mut Effects,
     ) {
         let grave = self.fence.graves.get(&target.storage_key);
-        let Some(grave) = grave.filter(|grave| grave.closed && grave.goes(state)) else { return };
+        let Some((outline, fate)) = grave.and_then(|grave| grave.told(state)) else { return };
         if self.digs_no_graves() || to == self.config.node {
             return;
         }
-        let subjects = vec![subject(target.key.clone(), grave)];
+        let subjects = vec![Subject { key: target.key.clone(), outline, fate }];
         let close = FenceMessage::Close { round: OpId(0), keyspace: target.entry.id, subjects };
         effects.push(Effect::Send { to, message: Message::Fence(close) });
     }
@@ -133,13 +138,4 @@ impl Node {
             Sifted::Covered => None,
         }
     }
-}
-
-/// What a grave's round said of its key.
-pub(super) fn subject(key: Bytes, grave: &Grave) -> Subject {
-    let fate = match &grave.fate {
-        Fate::Reap => Fate::Reap,
-        Fate::Retire(actors) => Fate::Retire(actors.clone()),
-    };
-    Subject { key, outline: grave.outline.clone(), fate }
 }

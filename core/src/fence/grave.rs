@@ -5,8 +5,9 @@
 
 use super::message::Fate;
 use crate::event::Record;
-use crate::id::{ActorId, Dot, OpId};
+use crate::id::{Dot, OpId};
 use crate::version::{Digest, DotSet, KeyState, Siblings};
+use std::sync::Arc;
 
 /// An agreed state, without its bytes.
 #[derive(Clone, Debug)]
@@ -22,14 +23,35 @@ pub(crate) struct Grave {
     /// As it was agreed upon, to tell those that still hold it.
     pub(super) outline: Record,
     pub(super) fate: Fate,
-    /// Dead actors whose spans have left the key's context by rounds before this one.
-    retired: Vec<ActorId>,
+    /// What its round takes from the key's context, once it is closed.
+    retirement: Option<Arc<Retirement>>,
+    /// What the last round before it that was closed took.
+    before: Option<Arc<Retirement>>,
     /// All members have confirmed and held.
     pub(super) closed: bool,
     /// Something was written under the key since.
     pub(super) touched: bool,
     /// By the clock of `graves`.
     pub(super) dies_at: u64,
+}
+
+/// What left a key's context by a round.
+#[derive(Debug)]
+struct Retirement {
+    /// What its round said of the key.
+    outline: Record,
+    fate: Fate,
+    /// What dead actors had done to the agreed state, and nothing of that live. All members refuse it from then on, so no
+    /// context needs it, whatever else that has seen.
+    leaves: DotSet,
+}
+
+impl Retirement {
+    fn new(state: &KeyState, outline: &Record, fate: &Fate) -> Option<Arc<Retirement>> {
+        let Fate::Retire(actors) = fate else { return None };
+        let leaves = state.seen().minus(&state.retired(actors).seen());
+        Some(Arc::new(Retirement { outline: outline.clone(), fate: fate.clone(), leaves }))
+    }
 }
 
 /// What of a state is news.
@@ -54,26 +76,24 @@ impl Grave {
         dies_at: u64,
     ) -> Grave {
         let digest = state.digest();
+        let retirement = Retirement::new(&state, &outline, &fate);
         let mut spent = if fate == Fate::Reap { state.seen() } else { DotSet::new() };
-        let (mut covers, mut retired) = (state, Vec::new());
+        let mut covers = state;
         if let Some(older) = older {
-            retired = older.retired_by_now();
             // States of one history: a dot with two values is reported where they are stored.
             let _ = covers.sync(&older.covers);
             if older.is_reaped() {
                 spent.join(&older.spent);
             }
         }
-        Grave { round, covers, spent, digest, outline, fate, retired, closed: false, touched: false, dies_at }
+        let before = older.and_then(Grave::in_force).cloned();
+        let (closed, touched) = (false, false);
+        Grave { round, covers, spent, digest, outline, fate, retirement, before, closed, touched, dies_at }
     }
 
-    /// Dead actors whose spans have left the key's context.
-    fn retired_by_now(&self) -> Vec<ActorId> {
-        let mut retired = self.retired.clone();
-        if let (Fate::Retire(actors), true) = (&self.fate, self.closed) {
-            retired.extend(actors.iter().filter(|actor| !self.retired.contains(actor)));
-        }
-        retired
+    /// What has left the key's context last.
+    fn in_force(&self) -> Option<&Arc<Retirement>> {
+        if self.closed { self.retirement.as_ref() } else { self.before.as_ref() }
     }
 
     /// Whether nothing is left of the key.
@@ -120,6 +140,30 @@ impl Grave {
         }
     }
 
+    /// What is taken of a state that comes from elsewhere: what is news, in a context as short as the round left it.
+    pub(crate) fn take(&self, incoming: &KeyState) -> Sifted {
+        match self.sift(incoming) {
+            Sifted::Covered => Sifted::Covered,
+            Sifted::News => {
+                self.shortened(incoming).map_or(Sifted::News, |short| Sifted::Rest(Box::new(short)))
+            }
+            Sifted::Rest(rest) => {
+                let short = self.shortened(&rest).map(Box::new);
+                Sifted::Rest(short.unwrap_or(rest))
+            }
+        }
+    }
+
+    /// A state without what left its key's context. None: it has nothing of that, or holds as live what was not.
+    pub(crate) fn shortened(&self, state: &KeyState) -> Option<KeyState> {
+        let (KeyState::Causal(siblings), Some(retirement)) = (state, self.in_force()) else { return None };
+        let seen = siblings.seen().minus(&retirement.leaves);
+        if seen == *siblings.seen() {
+            return None;
+        }
+        Siblings::from_parts(seen, siblings.iter().cloned().collect()).map(KeyState::Causal)
+    }
+
     /// Whether a version is dead. What was live in the agreed state is once that is reaped; until then, and where
     /// only its context is retired, it may come in again, and nothing that comes in may speak against it.
     fn is_dead(&self, covers: &Siblings, dot: Dot) -> bool {
@@ -147,13 +191,8 @@ impl Grave {
             return Sifted::Covered;
         }
         let mut seen: DotSet = incoming.seen().clone();
-        let retired = self.retired_by_now();
         if self.is_reaped() {
             seen.join(&self.spent);
-        } else if no_news && !retired.is_empty() {
-            // A version that was live when this was sent, and is not any more, keeps no span of a dead actor.
-            let left = Siblings::from_parts(seen, left.clone()).unwrap_or_default();
-            seen = KeyState::Causal(left).retired(&retired).seen();
         }
         if left.len() == incoming.len() && seen == *incoming.seen() {
             return Sifted::News;
@@ -169,27 +208,30 @@ impl Grave {
         state.digest() == self.digest
     }
 
-    /// Whether a state goes once the round is closed: the agreed one, or, where nothing is left of the key, one
-    /// of which nothing is news. Not so a register: what is below the agreed one may be a new put, by a clock that is behind, at
-    /// a node that has forgotten its grave.
-    pub(crate) fn goes(&self, state: &KeyState) -> bool {
-        let is_register = matches!(state, KeyState::Lww(_));
-        self.is_of(state) || (self.is_reaped() && !is_register && self.sift(state) == Sifted::Covered)
+    /// What is told to a peer that holds a state, as of the round that takes all or something of it: what that said of the key.
+    /// None: nothing of it goes.
+    pub(super) fn told(&self, state: &KeyState) -> Option<(Record, Fate)> {
+        match self.in_force() {
+            Some(retirement) if self.shortened(state).is_some() => {
+                Some((retirement.outline.clone(), retirement.fate.clone()))
+            }
+            _ if self.is_gone(state) => Some((self.outline.clone(), Fate::Reap)),
+            _ => None,
+        }
     }
 
-    /// What the agreed state becomes: None: nothing at all.
-    pub(crate) fn outcome(&self, state: &KeyState) -> Option<KeyState> {
-        match &self.fate {
-            Fate::Reap => None,
-            Fate::Retire(actors) => Some(state.retired(actors)),
-        }
+    /// Whether nothing is left of a state: the key is reaped, and it is the agreed one, or nothing of it is news. Not so a
+    /// register: what is below the agreed one may be a new put, by a clock that is behind, at a node that has forgotten its grave.
+    pub(crate) fn is_gone(&self, state: &KeyState) -> bool {
+        let is_register = matches!(state, KeyState::Lww(_));
+        self.is_reaped() && (self.is_of(state) || !is_register && self.sift(state) == Sifted::Covered)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Millis;
+    use crate::id::{ActorId, Millis};
     use crate::version::{Content, Fragments, Register, Stamp, Version, codec};
     use bytes::Bytes;
 
@@ -301,11 +343,11 @@ mod tests {
         state.write(old.seen(), dot(2, 1), 0, version(2, Some("now")));
         let whole = KeyState::Causal(state.clone());
         let grave = grave(whole.clone(), Fate::Retire(vec![ActorId(1)]));
-        let Some(left) = grave.outcome(&whole) else { panic!("a value is left") };
+        let left = grave.shortened(&whole).expect("a value is left");
         assert!(!left.seen().contains(dot(1, 1)));
         assert_eq!(grave.sift(&KeyState::Causal(old.clone())), Sifted::Covered);
         assert_eq!(grave.sift(&left), Sifted::News, "a replica whose copy was lost gets it again");
-        assert_eq!(rest(grave.sift(&whole)), left, "and no long context comes back with it");
+        assert_eq!(rest(grave.take(&whole)), left, "and no long context comes back with it");
         let mut part = Siblings::default();
         part.write(&DotSet::new(), dot(2, 1), 0, version(2, Some("now")));
         assert_eq!(
@@ -323,6 +365,27 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_was_written_since_it_was_agreed_upon_gets_shorter_too() {
+        let mut old = Siblings::default();
+        old.write(&DotSet::new(), dot(1, 2), 0, version(1, Some("old")));
+        let mut agreed = old.clone();
+        agreed.write(old.seen(), dot(2, 1), 0, version(2, Some("now")));
+        // A put that knows the old version only comes before the end of the round.
+        let mut written = agreed.clone();
+        written.write(old.seen(), dot(3, 1), 0, version(3, Some("new")));
+        let grave = grave(KeyState::Causal(agreed), Fate::Retire(vec![ActorId(1)]));
+        let written = KeyState::Causal(written);
+        assert!(!grave.is_of(&written) && grave.told(&written).is_some());
+        let short = grave.shortened(&written).expect("two versions are left");
+        assert_eq!(short.live_dots(), written.live_dots());
+        assert_eq!(short.seen().actors(), 2);
+        assert_eq!(rest(grave.take(&written)), short);
+        assert!(grave.told(&short).is_none() && grave.take(&short) == Sifted::News);
+        // A disk that was put back may hold the old version as live; its context stays as long as that needs.
+        assert_eq!(grave.shortened(&KeyState::Causal(old)), None);
+    }
+
+    #[test]
     fn what_comes_late_brings_no_span_back_by_a_version_that_has_died_since() {
         let mut old = Siblings::default();
         old.write(&DotSet::new(), dot(1, 1), 0, version(1, Some("died")));
@@ -332,7 +395,7 @@ mod tests {
         let grave = grave(KeyState::Causal(state), Fate::Retire(vec![ActorId(1)]));
         let mut part = Siblings::default();
         part.write(&DotSet::new(), dot(2, 1), 0, version(1, Some("lives")));
-        assert_eq!(rest(grave.sift(&KeyState::Causal(old))), KeyState::Causal(part));
+        assert_eq!(rest(grave.take(&KeyState::Causal(old))), KeyState::Causal(part));
     }
 
     #[test]
@@ -343,16 +406,16 @@ mod tests {
         state.write(old.seen(), dot(2, 1), 0, version(2, Some("expires")));
         let whole = KeyState::Causal(state);
         let first = grave(whole.clone(), Fate::Retire(vec![ActorId(1)]));
-        let Some(short) = first.outcome(&whole) else { panic!("a value is left") };
+        let short = first.shortened(&whole).expect("a value is left");
         let outline = codec::record(&short.outline());
         let mut second = Grave::new(OpId(2), short.outline(), outline, Fate::Reap, Some(&first), 0);
-        assert_eq!(rest(second.sift(&whole)), short);
+        assert_eq!(rest(second.take(&whole)), short);
         // Should it be there all the same, it goes with what it is a longer form of.
         second.closed = true;
-        assert!(!second.is_of(&whole) && second.goes(&whole) && second.goes(&short));
+        assert!(!second.is_of(&whole) && second.is_gone(&whole) && second.is_gone(&short));
         let mut news = Siblings::default();
         news.write(&DotSet::new(), dot(3, 1), 0, version(3, Some("new")));
-        assert!(!second.goes(&KeyState::Causal(news)));
+        assert!(!second.is_gone(&KeyState::Causal(news)));
     }
 
     #[test]
@@ -365,7 +428,7 @@ mod tests {
         let grave = grave(whole.clone(), Fate::Retire(vec![ActorId(1)]));
         assert_eq!(grave.without_dead(&old), None);
         // What one replica held before, and another after its context was shortened.
-        let Some(KeyState::Causal(mut both)) = grave.outcome(&whole) else { panic!("a value is left") };
+        let Some(KeyState::Causal(mut both)) = grave.shortened(&whole) else { panic!("a value is left") };
         let _ = both.sync(&old);
         assert_eq!(both.len(), 2);
         let left = grave.without_dead(&both).expect("one of two is dead");

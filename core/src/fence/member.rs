@@ -365,35 +365,35 @@ impl Node {
         }
     }
 
-    /// A closed grave's key is at hand: its state becomes what was agreed, if it still is what it was.
+    /// A closed grave's key is at hand: its context loses what left it, or it goes, if nothing of it is news.
     /// Whether it did.
     pub(crate) fn let_go(&mut self, active: &mut ActiveKey) -> bool {
         let Some(state) = &active.state else { return false };
         let Some(grave) = self.fence.graves.get(&active.target.storage_key) else { return false };
         // A register is written without being read: what was written since may not be in `state` yet.
         let overtaken = grave.touched && matches!(state, KeyState::Lww(_));
-        if !grave.closed || overtaken || state.is_empty() || !grave.goes(state) {
+        if overtaken || state.is_empty() {
+            return false;
+        }
+        if let Some(shorter) = grave.shortened(state) {
+            self.fence.member.counts.retired += 1;
+            active.become_state(shorter);
+            return true;
+        }
+        if !grave.is_gone(state) {
             return false;
         }
         let place = (active.target.entry.id, active.target.token.slot());
-        match grave.outcome(state) {
-            Some(next) => {
-                self.fence.member.counts.retired += 1;
-                active.become_state(next);
-            }
-            None => {
-                let actor = self.identity.now().incarnation.actor;
-                let upto = state.seen().last(actor);
-                let next = match state {
-                    KeyState::Lww(_) => KeyState::empty(state.kind()),
-                    _ => grave.remains(),
-                };
-                self.identity.let_go_upto(upto);
-                self.fence.member.counts.reaped += 1;
-                self.fence.index.collected(place);
-                active.become_nothing(next);
-            }
-        }
+        let actor = self.identity.now().incarnation.actor;
+        let upto = state.seen().last(actor);
+        let next = match state {
+            KeyState::Lww(_) => KeyState::empty(state.kind()),
+            _ => grave.remains(),
+        };
+        self.identity.let_go_upto(upto);
+        self.fence.member.counts.reaped += 1;
+        self.fence.index.collected(place);
+        active.become_nothing(next);
         true
     }
 

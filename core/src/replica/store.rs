@@ -52,6 +52,11 @@ impl Node {
         if active.dirty && state.drop_expired(now) {
             active.record = None;
         }
+        if active.dirty
+            && let Some(shorter) = self.shortened(&active.target.storage_key, state)
+        {
+            (*state, active.record) = (shorter, None);
+        }
         if active.dirty && !active.removed {
             self.note_collectable(now, &active.target, state);
         }

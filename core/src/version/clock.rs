@@ -104,6 +104,26 @@ impl DotSet {
         })
     }
 
+    /// The dots of this that are not dots of `other`.
+    pub fn minus(&self, other: &DotSet) -> DotSet {
+        let mut left = DotSet::new();
+        for span in &self.spans {
+            let mut after = span.after;
+            let meets =
+                |cut: &&Span| cut.actor == span.actor && cut.after < span.upto && span.after < cut.upto;
+            for cut in other.spans.iter().filter(meets) {
+                if after < cut.after {
+                    left.push(Span { after, upto: cut.after, ..*span });
+                }
+                after = cut.upto;
+            }
+            if after < span.upto {
+                left.push(Span { after, ..*span });
+            }
+        }
+        left
+    }
+
     /// How many actors.
     pub fn actors(&self) -> usize {
         let first = |index: &usize| *index == 0 || self.spans[index - 1].actor != self.spans[*index].actor;
@@ -149,6 +169,32 @@ mod tests {
         joined.join(&own);
         assert_eq!(joined, DotSet::single(dot(1, 9), 0));
         assert!(own.within(&joined));
+    }
+
+    #[test]
+    fn what_is_left_of_a_set_is_each_dot_that_the_other_lacks() {
+        let spans = |spans: &[(u64, u64, u64)]| {
+            let spans = spans.iter().map(|(actor, after, upto)| Span {
+                actor: ActorId(*actor),
+                after: *after,
+                upto: *upto,
+            });
+            DotSet::from_spans(spans.collect()).unwrap()
+        };
+        let all = spans(&[(1, 0, 10), (2, 5, 6), (3, 0, 2), (3, 4, 8)]);
+        for (less, left) in [
+            (spans(&[]), all.clone()),
+            (all.clone(), spans(&[])),
+            (
+                spans(&[(1, 0, 3), (1, 4, 6), (1, 9, 12)]),
+                spans(&[(1, 3, 4), (1, 6, 9), (2, 5, 6), (3, 0, 2), (3, 4, 8)]),
+            ),
+            (spans(&[(2, 0, 5), (2, 6, 9)]), all.clone()),
+            (spans(&[(1, 0, 10), (2, 0, 9), (3, 1, 5)]), spans(&[(3, 0, 1), (3, 5, 8)])),
+        ] {
+            assert_eq!(all.minus(&less), left);
+            assert!(DotSet::from_spans(left.spans().to_vec()).is_some());
+        }
     }
 
     #[test]

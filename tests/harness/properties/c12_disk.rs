@@ -21,6 +21,8 @@ pub struct Promises {
     pending: BTreeMap<u64, Vec<WriteOp>>,
     /// Objects, as fragments, newest first.
     held: BTreeMap<Bytes, Vec<Record>>,
+    /// What may be there instead: it was under way when a process died, and has less of a context that was being retired.
+    instead: BTreeMap<Bytes, Vec<KeyState>>,
 }
 
 impl Promises {
@@ -43,6 +45,8 @@ impl Promises {
     pub fn done(&mut self, ticket: u64, done: bool) {
         let Some(ops) = self.pending.remove(&ticket).filter(|_| done) else { return };
         for op in ops {
+            let (WriteOp::Put { key, .. } | WriteOp::Merge { key, .. } | WriteOp::Remove { key }) = &op;
+            self.instead.remove(key);
             match op {
                 WriteOp::Put { key, record } if is_object(&key) => {
                     self.held.insert(key, vec![record]);
@@ -70,24 +74,25 @@ impl Promises {
         let within: Vec<Bytes> = self.held.keys().filter(|key| is_within(key)).cloned().collect();
         for key in within {
             match read(&key) {
-                Some(record) => drop(self.held.insert(key, vec![record])),
+                Some(record) => drop(self.held.insert(key.clone(), vec![record])),
                 None => drop(self.held.remove(&key)),
             }
+            self.instead.remove(&key);
         }
     }
 
     /// The process has died: what was under way may be there or not. So of a key that was being removed nothing is promised any
-    /// more, and of one whose context was being retired (R14) what is left of it.
+    /// more, and of one whose context was being retired (R14) either is.
     pub fn process_died(&mut self) {
         for op in std::mem::take(&mut self.pending).into_values().flatten() {
             match op {
                 WriteOp::Remove { key } => drop(self.held.remove(&key)),
                 WriteOp::Put { key, record } => {
-                    if let Some(fragments) = self.held.get_mut(&key)
+                    if let Some(fragments) = self.held.get(&key)
                         && let (Some(promised), Ok(put)) = (folded(&key, fragments), codec::state(&record))
                         && !covers(&put, &promised)
                     {
-                        *fragments = vec![record];
+                        self.instead.entry(key).or_default().push(put);
                     }
                 }
                 WriteOp::Merge { .. } => {}
@@ -125,7 +130,8 @@ impl Promises {
                 Some(Err(error)) => return broken("C12", format!("{name} has {key:?} as {error}")),
                 None => KeyState::empty(promised.kind()),
             };
-            if !covers(&state, &promised) {
+            let mut all = self.instead.get(key).into_iter().flatten().chain([&promised]);
+            if !all.any(|promised| covers(&state, promised)) {
                 return broken(
                     "C12",
                     format!("{name} was told that {promised:?} is synced, and has {state:?}"),
