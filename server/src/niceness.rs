@@ -1,5 +1,5 @@
-//! Threads whose work can wait, plugins and scans, come after the driver and the log: one that burns a core does not
-//! slow them.
+//! Threads whose work can wait, which are those of plugins, scans, flushes, compactions and the verifier, come after the driver
+//! and the log: one that burns a core does not slow them.
 //!
 //! In: the calling thread. Out: its priority. Absent: other systems than Linux, where all threads run at par.
 

@@ -46,6 +46,7 @@ pub(crate) fn options(config: &config::Storage, background: Background) -> Optio
     let mb = |mb: u64| mb << 20;
     Options {
         background,
+        begin_thread: niceness::yield_to_others,
         memtable_bytes: mb(config.memtable_mb) as usize,
         cache_bytes: mb(config.cache_mb),
         log_file_bytes: mb(config.log_file_mb),

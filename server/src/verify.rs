@@ -4,6 +4,7 @@
 //! Absent: what values should be; core's scrub compares them.
 
 use crate::driver::{Door, Input};
+use crate::niceness;
 use merganser_storage::{Db, VerifyCursor};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -44,6 +45,7 @@ impl Drop for Verifier {
 }
 
 fn run(db: &Db, door: &Door, bytes_per_s: u64, stopped: &mpsc::Receiver<()>) {
+    niceness::yield_to_others();
     let (mut cursor, mut told, mut rest) = (VerifyCursor::default(), 0, Duration::ZERO);
     loop {
         // Reads and compactions meet damage, too: while this rests, or before it comes by.

@@ -22,6 +22,8 @@ pub enum Background {
 pub struct Options {
     /// Who does the background work.
     pub background: Background,
+    /// What a thread for flushes or compactions does first, such as lowering its priority. The log's thread does not.
+    pub begin_thread: fn(),
     /// A memtable is frozen and flushed once it holds so many bytes.
     pub memtable_bytes: usize,
     /// Frozen memtables that may wait for their flush before commits wait.
@@ -62,6 +64,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             background: Background::Threads { compaction: 1 },
+            begin_thread: || (),
             memtable_bytes: 64 << 20,
             memtables_frozen_max: 4,
             log_file_bytes: 64 << 20,

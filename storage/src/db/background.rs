@@ -116,6 +116,7 @@ impl Inner {
     }
 
     fn work_until_closed(&self, work: fn(&Inner) -> Result<bool, Error>) {
+        (self.options.begin_thread)();
         while self.check_usable().is_ok() {
             let changes = self.background.changes();
             match work(self) {
