@@ -26,8 +26,8 @@ use crate::version::{Digest, codec};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// Keys of a run.
-const RUN_KEYS_MAX: usize = 64;
+/// Keys of a run: each is read, sent and taken in at once, and a client's request waits for it at both ends.
+const RUN_KEYS_MAX: usize = 16;
 /// Own keys between two of one run that are read in vain.
 const RUN_GAP_MAX: usize = 8;
 
