@@ -202,7 +202,7 @@ fn text(document: &Value) -> String {
             number("puts", "p99_ms"),
             number("gets", "p50_ms"),
             number("gets", "p99_ms"),
-            felt["errors"]
+            felt["errors"].as_u64().unwrap_or_default()
         ));
     }
     lines.push(format!(
