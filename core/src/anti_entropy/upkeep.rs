@@ -67,9 +67,7 @@ impl Node {
             tree.doubt(slot);
         }
         let (record, write) = tree.change(slot, change);
-        let op = record
-            .map(|leaf| WriteOp::Merge { key: storage_key::leaf(keyspace, slot), record: leaf.record() });
-        (op, TreeWrite { keyspace, write })
+        (record.map(|leaf| merge_leaf(keyspace, slot, leaf)), TreeWrite { keyspace, write })
     }
 
     /// The leaf of a slot turns stale, on the disk, too, though no key of it is written. None: it was so, or stands for
@@ -86,8 +84,7 @@ impl Node {
             tree.done(write, true);
             return None;
         };
-        let op = WriteOp::Merge { key: storage_key::leaf(keyspace, slot), record: leaf.record() };
-        Some((op, TreeWrite { keyspace, write }))
+        Some((merge_leaf(keyspace, slot, leaf), TreeWrite { keyspace, write }))
     }
 
     /// Storage is done with a batch.
@@ -255,4 +252,8 @@ impl Node {
         effects.push(Effect::Write { ticket, ops: vec![op], durability: Durability::None });
         true
     }
+}
+
+fn merge_leaf(keyspace: KeyspaceId, slot: Slot, leaf: LeafRecord) -> WriteOp {
+    WriteOp::Merge { key: storage_key::leaf(keyspace, slot), record: leaf.record() }
 }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::catalog::{DeleteSemantics, Policy, Settings};
 use crate::event::Notice;
-use crate::id::RequestId;
-use crate::request::{Basis, Level, Operation, Presence, Request, Resolution};
+use crate::id::{ClientTicket, RequestId};
+use crate::request::{Basis, Level, Operation, Outcome, Presence, Problem, Request, Resolution};
 use crate::story::*;
 
 #[test]
