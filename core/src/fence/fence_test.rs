@@ -247,6 +247,25 @@ fn a_primary_that_missed_the_end_of_a_round_is_told_when_it_offers_what_it_holds
 }
 
 #[test]
+fn a_primary_whose_disk_was_full_when_a_register_was_to_go_lets_go_when_told_again() {
+    let mut cluster = cluster(3, Settings::new(Policy::Lww));
+    let context = put(&mut cluster, 0, "v");
+    delete(&mut cluster, 1, context);
+    let tombstone = held(&cluster)[0].clone().expect("it is stored");
+    live(&mut cluster);
+    assert!(is_collected(&cluster));
+    // Its own removal counts as a write of the key, and nothing came of it.
+    let late = (owner(&cluster) + 1) % 3;
+    let storage_key = target(&cluster.nodes[0]).storage_key;
+    cluster.disks[late].insert(storage_key.clone(), codec::record(&tombstone));
+    cluster.nodes[late].fence.graves.touch(&storage_key);
+    for to in (0..3).filter(|to| *to != late) {
+        arrives(&mut cluster, late, to, &tombstone);
+    }
+    assert!(is_collected(&cluster), "{:?}", held(&cluster));
+}
+
+#[test]
 fn a_primary_that_could_not_shorten_a_context_says_so_and_is_told_again() {
     let mut cluster = cluster(3, Settings::new(Policy::Siblings));
     let context = put(&mut cluster, 0, "v");

@@ -62,6 +62,13 @@ impl Graves {
         }
     }
 
+    /// Whatever was written under a key since its grave was dug is done, or has failed: a read from now on finds it.
+    pub(super) fn settle(&mut self, storage_key: &Bytes) {
+        if let Some(grave) = self.graves.get_mut(storage_key) {
+            grave.touched = false;
+        }
+    }
+
     /// From now on it is known whether something is written under a key.
     pub(super) fn ask(&mut self, storage_key: Bytes, round: OpId) {
         self.asked.insert(storage_key, Asked { round, touched: false });

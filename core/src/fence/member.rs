@@ -334,12 +334,18 @@ impl Node {
         let Some(entry) = self.keyspaces.by_id(keyspace) else { return };
         let kind = entry.settings.policy.kind();
         let (mut targets, mut behind) = (Vec::new(), Vec::new());
+        let registers = subjects.iter().filter(|subject| kind == Kind::Lww && !subject.key.is_empty());
+        let objects = registers.map(|subject| Target::new(entry.clone(), &subject.key).storage_key).collect();
+        let under_way = self.writes_under_way(&objects);
         for subject in subjects {
             let outline = codec::outline(&subject.outline.head).ok().filter(|state| state.kind() == kind);
             let Some(outline) = outline.filter(|_| !subject.key.is_empty()) else { continue };
             let target = Target::new(entry.clone(), &subject.key);
             // A node that was started again meanwhile has no grave: it digs one now, before it lets go.
             let was_there = self.bury(of.1, &target.storage_key, outline, subject, true);
+            if !under_way.contains(&target.storage_key) {
+                self.fence.graves.settle(&target.storage_key);
+            }
             if !self.is_primary(&target) {
                 continue;
             }
