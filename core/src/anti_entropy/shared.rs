@@ -63,8 +63,14 @@ impl SlotSet {
         SlotSet(Box::new([0; WORDS]))
     }
 
-    fn insert(&mut self, slot: Slot) {
-        self.0[usize::from(slot.0 >> 6)] |= 1 << (slot.0 & 63);
+    /// All from one to another, included.
+    fn insert_all(&mut self, first: Slot, last: Slot) {
+        let (from, to) = (usize::from(first.0 >> 6), usize::from(last.0 >> 6));
+        for word in from..=to {
+            let after_first = if word == from { u64::MAX << (first.0 & 63) } else { u64::MAX };
+            let up_to_last = if word == to { u64::MAX >> (63 - (last.0 & 63)) } else { u64::MAX };
+            self.0[word] |= after_first & up_to_last;
+        }
     }
 
     /// Whether it is one of them.
@@ -118,8 +124,7 @@ fn sets(ring: &Ring, own: NodeId, n: usize) -> BTreeMap<NodeId, Arc<SlotSet>> {
     for (first, last, primaries) in ring.stretches(n) {
         if primaries.contains(&own) {
             for peer in primaries.into_iter().filter(|peer| *peer != own) {
-                let set = sets.entry(peer).or_insert_with(SlotSet::new);
-                (first.0..=last.0).for_each(|slot| set.insert(Slot(slot)));
+                sets.entry(peer).or_insert_with(SlotSet::new).insert_all(first, last);
             }
         }
     }

@@ -259,7 +259,8 @@ impl File for SimFile {
 
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut disk = self.disk.lock();
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let mut bytes = Vec::with_capacity(slices.iter().map(|slice| slice.len()).sum());
+        slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
         let begun = self.begin(&mut disk, OpKind::Write);
         if let Err(error) = begun {
             // A write that dies may have reached the page cache in part.
