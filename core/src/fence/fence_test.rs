@@ -225,43 +225,43 @@ fn a_put_that_meets_a_round_survives_it() {
     }
 }
 
+/// A deleted key that was collected everywhere, but for a primary, not the owner, whose disk still has the tombstone.
+fn left_behind(policy: Policy) -> (Cluster, usize, KeyState) {
+    let mut cluster = cluster(3, Settings::new(policy));
+    let context = put(&mut cluster, 0, "v");
+    delete(&mut cluster, 1, context);
+    let tombstone = held(&cluster)[0].clone().expect("it is stored");
+    live(&mut cluster);
+    assert!(is_collected(&cluster));
+    let late = (owner(&cluster) + 1) % 3;
+    let storage_key = target(&cluster.nodes[0]).storage_key;
+    cluster.disks[late].insert(storage_key, codec::record(&tombstone));
+    (cluster, late, tombstone)
+}
+
+/// A node's state arrives at both others.
+fn offers(cluster: &mut Cluster, from: usize, state: &KeyState) {
+    (0..3).filter(|to| *to != from).for_each(|to| arrives(cluster, from, to, state));
+}
+
 #[test]
 fn a_primary_that_missed_the_end_of_a_round_is_told_when_it_offers_what_it_holds() {
     for policy in policies() {
-        let mut cluster = cluster(3, Settings::new(policy.clone()));
-        let context = put(&mut cluster, 0, "v");
-        delete(&mut cluster, 1, context);
-        let tombstone = held(&cluster)[0].clone().expect("it is stored");
-        live(&mut cluster);
-        assert!(is_collected(&cluster));
+        let (mut cluster, late, tombstone) = left_behind(policy.clone());
         // As after a crash: the record is there, the grave is not.
-        let late = (owner(&cluster) + 1) % 3;
-        let storage_key = target(&cluster.nodes[0]).storage_key;
-        cluster.disks[late].insert(storage_key, codec::record(&tombstone));
         cluster.nodes[late].fence.graves = super::Graves::default();
-        for to in (0..3).filter(|to| *to != late) {
-            arrives(&mut cluster, late, to, &tombstone);
-        }
+        offers(&mut cluster, late, &tombstone);
         assert!(is_collected(&cluster), "{policy:?}: {:?}", held(&cluster));
     }
 }
 
 #[test]
 fn a_primary_whose_disk_was_full_when_a_register_was_to_go_lets_go_when_told_again() {
-    let mut cluster = cluster(3, Settings::new(Policy::Lww));
-    let context = put(&mut cluster, 0, "v");
-    delete(&mut cluster, 1, context);
-    let tombstone = held(&cluster)[0].clone().expect("it is stored");
-    live(&mut cluster);
-    assert!(is_collected(&cluster));
+    let (mut cluster, late, tombstone) = left_behind(Policy::Lww);
     // Its own removal counts as a write of the key, and nothing came of it.
-    let late = (owner(&cluster) + 1) % 3;
     let storage_key = target(&cluster.nodes[0]).storage_key;
-    cluster.disks[late].insert(storage_key.clone(), codec::record(&tombstone));
     cluster.nodes[late].fence.graves.touch(&storage_key);
-    for to in (0..3).filter(|to| *to != late) {
-        arrives(&mut cluster, late, to, &tombstone);
-    }
+    offers(&mut cluster, late, &tombstone);
     assert!(is_collected(&cluster), "{:?}", held(&cluster));
 }
 

@@ -127,7 +127,7 @@ impl Node {
         let Ok(state) = codec::state(&record) else { return Some(record) };
         if grave.is_of(&state) {
             // The agreed state itself hurts nobody, and whoever sees that it is held still can tell that
-            // the round is over. Without what is retired, no peer would know what this node holds.
+            // the round is over.
             return Some(record);
         }
         match grave.sift(&state) {
