@@ -8,13 +8,10 @@
 use crate::boot;
 use crate::event::{Durability, Effect, Effects, Notice, StorageFailure, WriteOp};
 use crate::id::{ActorId, Dot, Millis};
-use crate::node::{Node, Purpose, Timer};
+use crate::node::{Node, Purpose};
 use crate::version::DotSet;
 use bytes::Bytes;
 use std::collections::BTreeSet;
-
-/// How long after a failed write of its identity a node tries again.
-const RETRY_MS: u64 = 100;
 
 /// Who this node is now, and how much of that is durable.
 pub(crate) struct Identity {
@@ -55,7 +52,9 @@ impl Identity {
     /// Whether nothing of it waits for the disk; the counter of dots needs none.
     pub(crate) fn is_durable(&self) -> bool {
         let (now, durable) = (&self.now, &self.durable);
-        self.actor_is_durable() && (now.boots, now.tick) == (durable.boots, durable.tick)
+        self.actor_is_durable()
+            && (now.boots, now.tick) == (durable.boots, durable.tick)
+            && (&now.former_actors, &now.former_disks) == (&durable.former_actors, &durable.former_disks)
     }
 }
 
@@ -163,6 +162,14 @@ impl Node {
         effects.push(Effect::Write { ticket, ops, durability: Durability::Sync });
     }
 
+    /// With each of the node's own ticks: what could not be written is written again. No timer is set for that: one
+    /// that was set before the clock was put back would come late by as much.
+    pub(crate) fn store_identity_again(&mut self, effects: &mut Effects) {
+        if !self.identity.is_durable() {
+            self.store_identity(effects);
+        }
+    }
+
     pub(crate) fn identity_written(
         &mut self,
         now: Millis,
@@ -171,8 +178,7 @@ impl Node {
     ) {
         let Some(written) = self.identity.writing.take() else { return };
         if result.is_err() {
-            // Without a durable actor this node coordinates nothing; it tries again soon.
-            self.set_timer(now.after(RETRY_MS), Timer::Identity);
+            // Without a durable actor this node coordinates nothing; its next tick tries again.
             return;
         }
         self.identity.durable = written;

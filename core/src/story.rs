@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     pub(crate) disks: Vec<BTreeMap<Bytes, Record>>,
     /// What each disk cannot read: what was there is lost, what is written later is hidden until excised.
     pub(crate) damage: Vec<Vec<(Bytes, Bytes)>>,
+    /// Nodes whose disk takes nothing in.
+    pub(crate) full: BTreeSet<usize>,
     /// (to, event) not yet delivered.
     pub(crate) queue: VecDeque<(usize, Event)>,
     pub(crate) cut: BTreeSet<(usize, usize)>,
@@ -78,6 +80,7 @@ impl Cluster {
             nodes: Vec::new(),
             disks: vec![BTreeMap::new(); count],
             damage: vec![Vec::new(); count],
+            full: BTreeSet::new(),
             queue: VecDeque::new(),
             cut: BTreeSet::new(),
             stopped: BTreeSet::new(),
@@ -237,6 +240,10 @@ impl Cluster {
                     page.entries.push((key.clone(), Record { head: record.head.clone(), body }));
                 }
                 self.queue.push_back((at, Event::ScanDone { ticket, result: Ok(page) }));
+            }
+            Effect::Write { ticket, .. } if self.full.contains(&at) => {
+                let result = Err(StorageFailure::Failed("no room".into()));
+                self.queue.push_back((at, Event::WritesDone { tickets: vec![ticket], result }));
             }
             Effect::Write { ticket, ops, .. } => {
                 for op in ops {

@@ -139,6 +139,44 @@ fn an_empty_disk_counts_on_from_the_old_one_whose_actors_are_dead() {
 }
 
 #[test]
+fn a_node_that_could_not_write_who_it_is_tries_again_also_after_its_clock_was_put_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.live(500);
+    let before = lives(&cluster, 1, 0).clone();
+    cluster.disks[0].clear();
+    cluster.full.insert(0);
+    cluster.boot(0);
+    cluster.live(500);
+    cluster.notices.clear();
+    cluster.full.clear();
+    cluster.now = Millis(cluster.now.0 - 60_000);
+    cluster.live(500);
+    assert!(cluster.notices.contains(&Notice::Joined { recognised: true }), "{:?}", cluster.notices);
+    for at in 0..3 {
+        assert_eq!(lives(&cluster, at, 0).former_disks, [before.disk]);
+        assert_eq!(states(&cluster, at), [UP, UP, UP]);
+    }
+}
+
+#[test]
+fn what_a_new_disk_hears_of_former_ones_while_it_writes_who_it_is_is_kept_too() {
+    let mut cluster = Cluster::new(3);
+    let mut effects = Effects::new();
+    let node = &mut cluster.nodes[0];
+    node.bump_tick(&mut effects);
+    let disk = node.identity.now().disk;
+    // Fewer boots than this node's own: nothing else of it changes.
+    let mut life = crate::membership::life::tests::entry(77, 0, 5, 0).life;
+    life.former_disks.clear();
+    node.succeed(&life, &mut effects);
+    effects.into_iter().for_each(|effect| cluster.perform(0, effect));
+    cluster.run();
+    cluster.live(500);
+    assert_eq!(lives(&cluster, 1, 0).disk, disk);
+    assert_eq!(lives(&cluster, 1, 0).former_disks, [DiskId(77)]);
+}
+
+#[test]
 fn a_disk_that_was_taken_back_never_speaks_again() {
     let mut cluster = Cluster::new(3);
     cluster.keyspace("k", Policy::Siblings);

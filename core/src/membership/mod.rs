@@ -217,6 +217,7 @@ impl Node {
         self.membership.beat += 1;
         self.look_at_members(now, effects);
         self.read_members_again(effects);
+        self.store_identity_again(effects);
         self.members_are_ready(now, effects);
         self.try_to_join(now, effects);
         self.gossip_with_some(effects);

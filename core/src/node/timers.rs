@@ -25,8 +25,6 @@ pub(crate) enum Timer {
     Gossip,
     /// Some keys may be due for write-back.
     WriteBack,
-    /// The identity could not be made durable.
-    Identity,
     /// The leaves could not be read.
     LoadLeaves,
     /// Compare trees with a peer.
@@ -61,7 +59,6 @@ impl Node {
                 Timer::Forward(op) => self.forward_timed_out(op, effects),
                 Timer::Gossip => self.gossip_period(now, effects),
                 Timer::WriteBack => self.write_backs_due(now, effects),
-                Timer::Identity => self.store_identity(effects),
                 Timer::LoadLeaves => self.load_leaves(effects),
                 Timer::AntiEntropy => self.begin_round(now, effects),
                 Timer::Exchange => self.check_round(now, effects),
