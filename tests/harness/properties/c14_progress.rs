@@ -1,7 +1,7 @@
 //! C14, progress: a healthy cluster answers, every request is answered once, nothing runs in circles.
 //!
-//! In: outcomes of requests that were asked once all nodes were up and connected for a while; the run's own
-//! counts. A bound is generous: it is for what never ends, not for what is slow.
+//! In: what nodes can reach, and outcomes of requests that were asked, once all were up and connected for a while; the
+//! run's own counts. A bound is generous: it is for what never ends, not for what is slow.
 
 use super::{Check, broken};
 use merganser_core::request::Problem;
@@ -24,6 +24,11 @@ pub fn on_step(events: u64, under_way: usize) -> Check {
 /// While clients are still asking.
 pub fn on_clients(now_us: u64) -> Check {
     if now_us > CLIENTS_US_MAX { broken("C14", "clients are stuck".into()) } else { Ok(()) }
+}
+
+/// Every node runs and every link has been up for a while, and yet this one cannot reach that one, or does not serve.
+pub fn on_unreached_in_health(node: &str, member: &str) -> Check {
+    broken("C14", format!("nothing has failed for a while, and {node} cannot reach {member}"))
 }
 
 /// A client of a healthy cluster was told of a problem.

@@ -5,7 +5,7 @@
 //! itself first.
 
 use super::world::World;
-use crate::properties::{Check, c13_presence};
+use crate::properties::{Check, c13_presence, c14_progress};
 use merganser_core::event::Notice;
 use merganser_core::id::NodeId;
 use merganser_core::membership::MemberState;
@@ -63,6 +63,20 @@ impl World {
         let audible_us = self.options.gossip_period_ms.max(1) * 1_000 * AUDIBLE_PERIODS + 1_000_000;
         if is_there && !is_cut && since > audible_us {
             return c13_presence::on_down(&self.machines[node].name, &machine.name, since);
+        }
+        Ok(())
+    }
+
+    /// C14: all serve, and may ask all.
+    pub(super) fn judge_reach(&self) -> Check {
+        for machine in &self.machines {
+            let Some(process) = &machine.process else { continue };
+            let cannot_reach = |other: &&super::machine::Machine| {
+                other.id != machine.id && other.process.is_some() && !process.node.is_reachable(other.id)
+            };
+            if let Some(other) = self.machines.iter().find(cannot_reach) {
+                return c14_progress::on_unreached_in_health(&machine.name, &other.name);
+            }
         }
         Ok(())
     }

@@ -75,9 +75,10 @@ impl World {
         Ok(())
     }
 
-    /// C14: a few requests of every client, none of which may fail.
+    /// C14: all can reach all; a few requests of every client, none of which may fail.
     pub(super) fn ask_in_health(&mut self) -> Check {
         self.trace.note(self.now_us, "==", [3, 0, 0], || "all is well".into());
+        self.judge_reach()?;
         self.healthy = true;
         self.clients_go_on(self.clients.len() as u64 * OPS_IN_HEALTH);
         while !self.clients_are_done() {
