@@ -1,5 +1,5 @@
 //! Who a node is after a start (semantics §3): a new actor at every boot, unless a marker of a
-//! clean shutdown proves the last counter that was issued; and which disk it speaks for.
+//! clean shutdown proves the last counter that was issued, and the members vouch for the disk; and which disk it speaks for.
 //!
 //! ```text
 //!   shell: read identity ─▶ begin ─▶ write and sync ─▶ Node::new ─▶ serve
@@ -44,6 +44,8 @@ pub struct Identity {
     pub tick: u64,
     /// Who issues dots.
     pub incarnation: Incarnation,
+    /// It was taken up from a clean marker: another boot, from a copy of the disk, may have done so too.
+    pub resumed: bool,
     /// The highest counter of it that a collected key may have had: whoever still names such dots, and finds nothing
     /// here, has found no lost memory.
     pub collected: u64,
@@ -58,13 +60,14 @@ impl Identity {
     pub fn first(actor: ActorId, disk: DiskId) -> Identity {
         let incarnation = Incarnation { actor, issued: 0 };
         let (former_actors, former_disks) = (Vec::new(), Vec::new());
-        Identity { disk, boots: 1, tick: 0, incarnation, collected: 0, former_actors, former_disks }
+        let (resumed, collected) = (false, 0);
+        Identity { disk, boots: 1, tick: 0, incarnation, resumed, collected, former_actors, former_disks }
     }
 
     /// From now on another actor; the one before never issues a dot again.
     pub fn renew(&mut self, actor: ActorId) {
         let former = self.incarnation.actor;
-        (self.incarnation, self.collected) = (Incarnation { actor, issued: 0 }, 0);
+        (self.incarnation, self.resumed, self.collected) = (Incarnation { actor, issued: 0 }, false, 0);
         add(&mut self.former_actors, [former], FORMER_ACTORS_MAX);
     }
 
@@ -91,7 +94,7 @@ impl Identity {
 }
 
 /// The identity to serve as, and what must be durable before: with a clean marker the same actor
-/// goes on, without one `fresh_actor` begins. Without a record, or with one that does not decode,
+/// goes on, if the members vouch for it later; without one `fresh_actor` begins. Without a record, or with one that does not decode,
 /// the disk is a new one: `fresh_disk`.
 pub fn begin(identity: Option<&Record>, fresh_actor: u64, fresh_disk: u64) -> (Identity, WriteOp) {
     let identity = match identity.and_then(|record| decode(record).ok()) {
@@ -133,6 +136,7 @@ fn decode(record: &Record) -> Result<(Identity, bool), Malformed> {
     let collected = if format == FORMAT_2 { 0 } else { r.varint("identity collected")? };
     let identity = Identity {
         incarnation: Incarnation { actor, issued },
+        resumed: clean,
         collected,
         disk: DiskId(r.u64("identity disk")?),
         boots: r.varint("identity boots")?,

@@ -59,7 +59,8 @@ impl Identity {
 }
 
 impl Node {
-    /// The very last write of a clean shutdown; None while anything is under way.
+    /// The very last write of a clean shutdown; None while anything is under way. Of a node that never served it proves
+    /// nothing: no member has said that this disk is the newest, and its actor may be another boot's, from the same image.
     pub fn clean_marker(&self) -> Option<WriteOp> {
         let idle = self.active.is_empty() && self.writing.is_empty();
         assert!(
@@ -67,7 +68,7 @@ impl Node {
             "what was taken on was answered"
         );
         (idle && self.identity.is_durable() && !self.membership.is_leaving())
-            .then(|| self.identity.now.op(true))
+            .then(|| self.identity.now.op(self.membership.is_serving()))
     }
 
     /// The next dot; None while a new actor is not durable yet.

@@ -168,8 +168,10 @@ impl Node {
             }
         }
         let knows_you = m.entry(from).is_some();
-        if joining && knows_you && !news.contains(&from) {
-            news.push(from);
+        if joining && knows_you {
+            // First, so that it is among those that fit.
+            news.retain(|node| *node != from);
+            news.insert(0, from);
         }
         let keeps_you = known.get(&from).is_some_and(|beat| m.keeps(from, beat.session));
         let news = news.iter().filter_map(|node| m.entry(*node)).take(NEWS_MAX).cloned().collect();

@@ -43,7 +43,8 @@ pub(super) struct Stage {
     /// The tick with which it booted: nobody can rightly know a later one of an earlier boot.
     booted_tick: u64,
     answered: BTreeSet<NodeId>,
-    recognised: bool,
+    /// Those of them that knew this node.
+    recognised: BTreeSet<NodeId>,
     /// A member has this boot on its disk.
     kept: bool,
     /// The disk could not say which keyspaces there are, and no member has yet.
@@ -71,7 +72,7 @@ impl Stage {
             read: Reading::Wanted,
             booted_tick: tick,
             answered: BTreeSet::new(),
-            recognised: false,
+            recognised: BTreeSet::new(),
             kept: false,
             lacks_catalog: false,
         }
@@ -165,7 +166,7 @@ impl Node {
         let stage = &mut self.membership.stage;
         if stage.is_joining() {
             stage.answered.insert(from);
-            stage.recognised |= knows_me;
+            stage.recognised.extend(knows_me.then_some(from));
             stage.kept |= keeps_me;
         }
     }
@@ -182,10 +183,17 @@ impl Node {
         let all_answered =
             !m.stage.answered.is_empty() && self.linked().all(|peer| m.stage.answered.contains(&peer));
         let patience_is_over = m.time.lived_ms() >= self.config.join_patience_ms;
-        let is_known = m.stage.kept && (m.stage.recognised || all_answered);
+        let is_known = m.stage.kept && (!m.stage.recognised.is_empty() || all_answered);
         if is_alone || is_known || patience_is_over {
+            let recognised = !m.stage.recognised.is_empty();
+            // Another boot from a copy of this disk may have gone on as the same actor; the one member that keeps that
+            // boot may be the one that has not answered.
+            let all_know_me = m.peers.keys().all(|peer| m.stage.recognised.contains(peer));
+            let is_vouched_for = is_alone || (m.stage.kept && all_know_me);
+            if self.identity.now().resumed && !is_vouched_for {
+                self.renew(effects);
+            }
             self.membership.stage.phase = Phase::Serving;
-            let recognised = self.membership.stage.recognised;
             effects.push(Effect::Notice(Notice::Joined { recognised }));
             let peers: Vec<NodeId> = self.linked().collect();
             peers.into_iter().for_each(|peer| self.member_is_reachable(now, peer));

@@ -226,6 +226,61 @@ fn a_disk_that_was_taken_back_never_speaks_again() {
     assert_eq!(rejoined(&mut cluster), [(0, RejoinReason::OldDisk)]);
 }
 
+fn actor(cluster: &Cluster, at: usize) -> ActorId {
+    cluster.nodes[at].identity.now().incarnation.actor
+}
+
+/// A shutdown, and what the disk holds after it.
+fn stop_cleanly(cluster: &mut Cluster, node: usize) -> BTreeMap<Bytes, Record> {
+    let marker = cluster.nodes[node].clean_marker();
+    cluster.crash(node, true);
+    match marker {
+        Some(WriteOp::Put { key, record }) => drop(cluster.disks[node].insert(key, record)),
+        other => panic!("{other:?}"),
+    }
+    cluster.disks[node].clone()
+}
+
+#[test]
+fn a_node_goes_on_as_the_same_actor_only_if_every_member_has_said_what_it_knows_of_it() {
+    let mut cluster = Cluster::new(3);
+    cluster.live(500);
+    let first = actor(&cluster, 0);
+    stop_cleanly(&mut cluster, 0);
+    cluster.boot(0);
+    cluster.live(500);
+    assert_eq!(actor(&cluster, 0), first);
+    // The one that is away may have kept a later boot of this disk.
+    stop_cleanly(&mut cluster, 0);
+    cluster.crash(2, true);
+    cluster.boot(0);
+    cluster.live(500);
+    assert!(cluster.nodes[0].membership.is_serving());
+    assert_ne!(actor(&cluster, 0), first);
+    assert_eq!(lives(&cluster, 1, 0).actor, actor(&cluster, 0));
+}
+
+#[test]
+fn a_clean_shutdown_of_a_node_that_never_served_leaves_no_actor_to_go_on_as() {
+    let mut cluster = Cluster::new(3);
+    cluster.keyspace("k", Policy::Siblings);
+    cluster.live(500);
+    let first = actor(&cluster, 0);
+    let image = stop_cleanly(&mut cluster, 0);
+    cluster.boot(0);
+    let dot = cluster.wrote(0, Level::All, "v", Basis::Blind).dot;
+    assert_eq!(dot.actor, first);
+    cluster.crash(0, true);
+    // A copy from before that dot is put back, and is stopped before anybody has said anything.
+    cluster.disks[0] = image;
+    cluster.stopped.extend([1, 2]);
+    cluster.boot(0);
+    assert_eq!(actor(&cluster, 0), first);
+    let disk = stop_cleanly(&mut cluster, 0);
+    let (next, _) = crate::boot::begin(disk.get(&storage_key::identity()), 9_999, 9_999);
+    assert_eq!(next.incarnation.actor, ActorId(9_999));
+}
+
 #[test]
 fn a_node_that_was_away_for_too_long_is_forgotten_and_rejoins_empty() {
     let mut cluster = Cluster::new(3);
