@@ -194,6 +194,8 @@ impl Node {
                 self.renew(effects);
             }
             self.membership.stage.phase = Phase::Serving;
+            // An image from before this boot stays an older one, however often it boots unheard.
+            self.bump_tick(effects);
             effects.push(Effect::Notice(Notice::Joined { recognised }));
             let peers: Vec<NodeId> = self.linked().collect();
             peers.into_iter().for_each(|peer| self.member_is_reachable(now, peer));
