@@ -166,6 +166,10 @@ impl Kv for Echo {
         Ok(Response::new(Box::pin(replies)))
     }
 
+    async fn now(&self, _: Request<v1::NowRequest>) -> Result<Response<v1::NowReply>, Status> {
+        not_here()
+    }
+
     async fn get_stream(
         &self,
         _: Request<v1::GetRequest>,

@@ -204,6 +204,7 @@ impl Load {
             content_type: String::new(),
             timeout_ms: PATIENCE_MS,
             ttl_ms: 0,
+            until: None,
         };
         match self.caller(record).call(Request::Put(put)).await? {
             Outcome::Write(reply) => {

@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     entry::{Entry, Written},
     error::Error,
-    link::{Link, is_reply_too_large},
+    link::{Link, is_reply_too_large, until_of},
     retry::{self, Fate},
 };
 use bytes::Bytes;
@@ -186,7 +186,7 @@ impl Keyspace {
         let limit = self.timeout().min(self.client().inner.settings.attempt_timeout);
         let attempt = |link: Arc<Link>, limit| {
             let part = items.iter().map(|(_, request)| with_timeout(request.clone(), limit)).collect();
-            say(link, part)
+            say(link, part, limit)
         };
         let outcomes = match self.client().attempt(&node, limit, &attempt).await {
             Ok(outcomes) if outcomes.len() == items.len() => outcomes,
@@ -221,7 +221,16 @@ impl Keyspace {
 }
 
 /// Says a part of a batch to a node; an outcome for each item, in order.
-async fn say(link: Arc<Link>, part: Vec<Request>) -> Result<Vec<Result<Outcome, Error>>, Error> {
+async fn say(
+    link: Arc<Link>,
+    mut part: Vec<Request>,
+    limit: Duration,
+) -> Result<Vec<Result<Outcome, Error>>, Error> {
+    let deadline = Instant::now() + limit;
+    if part.iter_mut().any(|request| until_of(request).is_some()) {
+        let moment = link.moment(deadline).await?;
+        part.iter_mut().filter_map(until_of).for_each(|until| *until = Some(moment));
+    }
     let (mut gets, mut writes) = (Vec::new(), Vec::new());
     for request in part {
         match request {

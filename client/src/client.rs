@@ -257,7 +257,7 @@ impl Client {
         self.ask(Some(target), times, repeat, |link, limit| {
             let request = with_timeout(request.clone(), limit);
             attempts.fetch_add(1, Ordering::Relaxed);
-            async move { link.call(request).await }
+            async move { link.call(request, limit).await }
         })
         .await
     }

@@ -83,6 +83,9 @@ pub enum Error {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// Nothing was changed: the write came to the node when it was already given up, or by the time of an earlier
+    /// boot of it.
+    Late,
     /// The request makes no sense.
     InvalidArgument {
         /// Which field.
@@ -165,6 +168,7 @@ impl Error {
             Error::UnknownKeyspace { .. } => "unknown_keyspace",
             Error::Overloaded { .. } => "overloaded",
             Error::KeyTooHot { .. } => "key_too_hot",
+            Error::Late => "late",
             Error::InvalidArgument { .. } => "invalid_argument",
             Error::Unresolved { .. } => "unresolved",
             Error::ClockSkew { .. } => "clock_skew",
@@ -210,6 +214,7 @@ impl Error {
             Error::KeyTooHot { retry_after } => {
                 format!("too many ask for this key; the node asks for {} ms", retry_after.as_millis())
             }
+            Error::Late => "the write reached the node too late; nothing was changed".into(),
             Error::InvalidArgument { field, reason } => format!("`{field}`: {reason}"),
             Error::Unresolved { reason } => format!("siblings are unresolved: {reason}"),
             Error::ClockSkew { ahead } => {
@@ -239,6 +244,7 @@ impl Error {
             }
             Error::Overloaded { .. } => "try again later, or send less at once",
             Error::KeyTooHot { .. } => "ask for it less often, or raise the keyspace's key_rate_max",
+            Error::Late => "try again; if it stays, the network or the node holds requests back for seconds",
             Error::InvalidArgument { .. } => "change the request; it will not succeed as it is",
             Error::Unresolved { .. } => "get the siblings and put one value with their context",
             Error::ClockSkew { .. } => "set the clocks of the machines right (NTP)",
@@ -306,6 +312,7 @@ impl Error {
             Detail::KeyTooHot(d) => {
                 Error::KeyTooHot { retry_after: Duration::from_millis(d.retry_after_ms.into()) }
             }
+            Detail::Late(_) => Error::Late,
             Detail::InvalidArgument(d) => Error::InvalidArgument { field: d.field, reason: d.reason },
             Detail::Unresolved(d) => Error::Unresolved { reason: d.reason },
             Detail::ClockSkew(d) => Error::ClockSkew { ahead: Duration::from_millis(d.ahead_ms) },

@@ -304,6 +304,7 @@ impl Keyspace {
             content_type: self.content_type.clone(),
             timeout_ms: 0,
             ttl_ms: self.ttl.map_or(0, |ttl| (ttl.as_millis() as u64).max(1)),
+            until: None,
         })
     }
 
@@ -316,6 +317,7 @@ impl Keyspace {
             write: self.write.to_wire(self.strictness),
             request_id: self.request_id(),
             timeout_ms: 0,
+            until: None,
         }
     }
 
@@ -328,6 +330,7 @@ impl Keyspace {
             write: self.write.to_wire(self.strictness),
             request_id: self.request_id(),
             timeout_ms: 0,
+            until: None,
         })
     }
 

@@ -35,6 +35,7 @@ mod error;
 mod hedge;
 mod keyspace;
 mod link;
+mod node_time;
 mod pipeline;
 mod retry;
 mod routing;

@@ -5,7 +5,7 @@
 //! message comes back through `GetStream`, without the caller noticing. Absent: retries, and
 //! which node to choose.
 
-use crate::{error::Error, pipeline::Pipeline};
+use crate::{error::Error, node_time::NodeTime, pipeline::Pipeline};
 use bytes::{Bytes, BytesMut};
 use merganser_proto::v1::{
     self, get_frame::Frame, kv_client::KvClient, pipeline_reply::Outcome, pipeline_request::Request,
@@ -49,6 +49,8 @@ pub(crate) struct Link {
     /// Where the client is pipelined: the open stream, if any.
     pipeline: Option<Mutex<Option<Arc<Pipeline>>>>,
     failed: Mutex<Option<Instant>>,
+    /// Held while it is asked for: many requests, one question.
+    time: tokio::sync::Mutex<Option<NodeTime>>,
 }
 
 impl Link {
@@ -76,7 +78,7 @@ impl Link {
             .initial_connection_window_size(8 << 20);
         let channel = (connect.0)(endpoint);
         let pipeline = pipelined.then(|| Mutex::new(None));
-        Ok(Link { address, channel, pipeline, failed: Mutex::new(None) })
+        Ok(Link { address, channel, pipeline, failed: Mutex::new(None), time: tokio::sync::Mutex::default() })
     }
 
     /// True for a while after a failure, so that others are asked first.
@@ -95,8 +97,57 @@ impl Link {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// One attempt, with no time limit of its own.
-    pub(crate) async fn call(&self, request: Request) -> Result<Outcome, Error> {
+    /// One attempt, for which its caller waits until `limit` from now.
+    pub(crate) async fn call(&self, mut request: Request, limit: Duration) -> Result<Outcome, Error> {
+        let deadline = Instant::now() + limit;
+        let Some(until) = until_of(&mut request) else { return self.say(request).await };
+        *until = Some(self.moment(deadline).await?);
+        match self.say(request.clone()).await {
+            // Started again since it told its time, or told it with much delay.
+            Err(Error::Late) if self.forget_time().await => {
+                if let Some(until) = until_of(&mut request) {
+                    *until = Some(self.moment(deadline).await?);
+                }
+                self.say(request).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The node's own time at `deadline`, or a little before. Asks the node where nothing is known.
+    pub(crate) async fn moment(&self, deadline: Instant) -> Result<v1::Moment, Error> {
+        let mut time = self.time.lock().await;
+        let known = match *time {
+            Some(known) if !known.is_stale() => known,
+            older => match (self.ask_time().await, older) {
+                (Ok(told), _) => *time.insert(told),
+                (Err(_), Some(older)) if !older.is_too_old() => older,
+                (Err(error), _) => return Err(error),
+            },
+        };
+        Ok(known.moment(deadline))
+    }
+
+    /// True: it will be asked for anew.
+    pub(crate) async fn forget_time(&self) -> bool {
+        self.time.lock().await.take().is_some()
+    }
+
+    async fn ask_time(&self) -> Result<NodeTime, Error> {
+        let reply = self.kv().now(v1::NowRequest {}).await.map_err(|status| self.not_sent(&status))?;
+        let told = reply.into_inner().moment;
+        told.map(NodeTime::new).ok_or_else(|| Error::protocol("a node tells its time without a moment"))
+    }
+
+    /// As [`Link::error`], of a question before the request itself.
+    fn not_sent(&self, status: &Status) -> Error {
+        match self.error(status) {
+            Error::Unavailable { node, reason, .. } => Error::Unavailable { node, reason, sent: false },
+            other => other,
+        }
+    }
+
+    async fn say(&self, request: Request) -> Result<Outcome, Error> {
         let get = match &request {
             Request::Get(get) => Some(get.clone()),
             _ => None,
@@ -162,6 +213,16 @@ impl Link {
 
     pub(crate) fn error(&self, status: &Status) -> Error {
         Error::from_status(&self.address, status)
+    }
+}
+
+/// Where a write says until when somebody waits for it; a read need not.
+pub(crate) fn until_of(request: &mut Request) -> Option<&mut Option<v1::Moment>> {
+    match request {
+        Request::Put(put) => Some(&mut put.until),
+        Request::Delete(delete) => Some(&mut delete.until),
+        Request::Apply(apply) => Some(&mut apply.until),
+        Request::Get(_) | Request::Query(_) => None,
     }
 }
 

@@ -60,11 +60,11 @@ pub(crate) fn next(patience: &Patience, standing: Standing, error: &Error, jitte
     let pause = pause(patience, standing.attempts, jitter);
     let (candidate, after) = match error {
         // Another node may well be fine: no reason to wait until all were asked once.
-        Error::Unavailable { .. } if first_round => (other, Duration::ZERO),
+        Error::Unavailable { .. } | Error::Late if first_round => (other, Duration::ZERO),
         // What broke inside one node (its disk, say) need not be broken in the next; asking the
         // same one again would change nothing.
         error if is_internal(error) && first_round => (other, Duration::ZERO),
-        Error::Unavailable { .. } | Error::NotEnoughReplicas { .. } => (other, pause),
+        Error::Unavailable { .. } | Error::NotEnoughReplicas { .. } | Error::Late => (other, pause),
         Error::Uncertain(_) => (standing.candidate, pause),
         Error::Overloaded { retry_after } | Error::KeyTooHot { retry_after } => {
             (other, pause.max(*retry_after))
@@ -76,11 +76,12 @@ pub(crate) fn next(patience: &Patience, standing: Standing, error: &Error, jitte
 
 /// True where another attempt may end otherwise.
 pub(crate) fn is_curable(error: &Error) -> bool {
-    use Error::{KeyTooHot, NotEnoughReplicas, Overloaded, Unavailable, Uncertain};
+    use Error::{KeyTooHot, Late, NotEnoughReplicas, Overloaded, Unavailable, Uncertain};
     is_internal(error)
         || matches!(
             error,
             Unavailable { .. }
+                | Late
                 | NotEnoughReplicas { .. }
                 | Uncertain(_)
                 | Overloaded { .. }

@@ -42,6 +42,12 @@ fn each_error_leads_to_its_step() {
             standing(1, 0),
             ask(1, 20),
         ),
+        (
+            "too late: nothing was done, and another node may be quicker",
+            Error::Late,
+            standing(1, 0),
+            ask(1, 0),
+        ),
         ("uncertain: the same node knows the write", uncertain(Some(1)), standing(1, 1), ask(1, 20)),
         ("overloaded: as long as the node says", overloaded.clone(), standing(1, 0), ask(1, 300)),
         ("attempts are bounded", unavailable(false), standing(10, 0), Step::GiveUp),

@@ -74,6 +74,54 @@ async fn a_write_is_retried_with_the_same_request_id_on_whatever_node() {
 }
 
 #[tokio::test]
+async fn every_attempt_of_a_write_says_until_when_it_counts_by_the_time_of_its_node() {
+    let nodes = nodes(["a", "b"]).await;
+    for node in &nodes {
+        node.boots();
+        node.will([few()]);
+    }
+    for client in [client(&nodes).await, pipelined(&nodes).await] {
+        let carts = client.keyspace("carts");
+        carts.put_blind("k", "v").await.unwrap();
+        carts.delete_blind("k").await.unwrap();
+        carts.apply("k", "+1").await.unwrap();
+        let blind = |key: &'static str| Write::PutBlind { key: key.into(), value: "v".into() };
+        for written in carts.batch_write([blind("k"), blind("l")]).await {
+            written.unwrap();
+        }
+    }
+    let mut writes = 0;
+    for node in &nodes {
+        assert!((1..=2).contains(&node.told()), "each client asks a node once, if it writes to it");
+        for asked in node.seen() {
+            let (until, timeout_ms) = match asked {
+                Asked::Put(put) => (put.until, put.timeout_ms),
+                Asked::Delete(delete) => (delete.until, delete.timeout_ms),
+                Asked::Apply(apply) => (apply.until, apply.timeout_ms),
+                _ => panic!("only writes were asked"),
+            };
+            let until = until.expect("a write says until when");
+            assert_eq!(until.session, node.now().session);
+            // The node's time stands still; the client takes it to go on.
+            let beyond_ms = until.running_ms.abs_diff(timeout_ms.into());
+            assert!(beyond_ms < 2_000, "an attempt counts for as long as it may take: {beyond_ms}");
+            writes += 1;
+        }
+    }
+    assert!(writes >= 10, "{writes}");
+}
+
+#[tokio::test]
+async fn a_node_that_was_started_again_is_asked_for_its_time_anew() {
+    let [node] = nodes(["a"]).await;
+    let carts = client(std::slice::from_ref(&node)).await.keyspace("carts");
+    carts.put_blind("k", "v").await.unwrap();
+    node.boots();
+    let written = carts.put_blind("k", "w").await.unwrap();
+    assert_eq!((written.attempts, node.told(), node.seen().len()), (Some(1), 2, 2));
+}
+
+#[tokio::test]
 async fn two_writes_have_two_request_ids() {
     let [node] = nodes(["a"]).await;
     let carts = client(std::slice::from_ref(&node)).await.keyspace("carts");

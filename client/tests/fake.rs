@@ -10,7 +10,14 @@ use merganser_client::proto::{
 };
 use parking_lot::Mutex;
 use prost::Message;
-use std::{collections::VecDeque, pin::Pin, sync::Arc};
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 use tokio::net::TcpListener;
 use tonic::{Code, Request, Response, Status, Streaming, transport::server::TcpIncoming};
 
@@ -38,6 +45,10 @@ struct Inner {
     seen: Mutex<Vec<Asked>>,
     uploaded: Mutex<Vec<v1::UploadRequest>>,
     topology: Mutex<v1::TopologyReply>,
+    /// Its own time stands still, but for the tests that move it.
+    now: Mutex<v1::Moment>,
+    /// How often it was asked for that.
+    told: AtomicU32,
 }
 
 /// Nodes of one cluster, each with the whole topology.
@@ -92,8 +103,31 @@ impl Node {
         *self.inner.topology.lock() = topology;
     }
 
+    /// It is started again.
+    pub(crate) fn boots(&self) {
+        let session = self.now().session + 1;
+        *self.inner.now.lock() = v1::Moment { session, running_ms: 0 };
+    }
+
+    pub(crate) fn now(&self) -> v1::Moment {
+        *self.inner.now.lock()
+    }
+
+    pub(crate) fn told(&self) -> u32 {
+        self.inner.told.load(Ordering::Relaxed)
+    }
+
     /// Notes the request; answers by the script.
     fn answer(&self, asked: Asked) -> Result<Outcome, Answer> {
+        let until = match &asked {
+            Asked::Put(put) => put.until,
+            Asked::Delete(delete) => delete.until,
+            Asked::Apply(apply) => apply.until,
+            Asked::Get(_) | Asked::Query(_) => None,
+        };
+        if until.is_some_and(|until| until.session != self.now().session) {
+            return Err(Answer::Problem(Code::Aborted, Detail::Late(v1::Late {})));
+        }
         self.inner.seen.lock().push(asked.clone());
         if let Some(answer) = self.inner.script.lock().pop_front() {
             return Err(answer);
@@ -175,6 +209,11 @@ fn outcome(answer: Result<Outcome, Answer>) -> Outcome {
 impl kv_server::Kv for Node {
     type GetStreamStream = Answers<v1::GetFrame>;
     type PipelineStream = Answers<v1::PipelineReply>;
+
+    async fn now(&self, _: Request<v1::NowRequest>) -> Result<Response<v1::NowReply>, Status> {
+        self.inner.told.fetch_add(1, Ordering::Relaxed);
+        Ok(Response::new(v1::NowReply { moment: Some(*self.inner.now.lock()) }))
+    }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetReply>, Status> {
         match self.unary(Asked::Get(request.into_inner()))? {

@@ -83,6 +83,12 @@ impl Node {
         Some(Dot { actor: incarnation.actor, counter: incarnation.issued })
     }
 
+    /// The last dot that was issued; with counter 0 before the first.
+    pub fn last_dot(&self) -> Dot {
+        let incarnation = self.identity.now.incarnation;
+        Dot { actor: incarnation.actor, counter: incarnation.issued }
+    }
+
     /// An active key with a write that waits for a dot.
     pub(crate) fn hold(&mut self, active: Bytes) {
         self.identity.held.insert(active);

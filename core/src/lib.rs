@@ -31,6 +31,7 @@ mod identity;
 mod keyspaces;
 pub mod membership;
 pub mod message;
+pub mod moment;
 pub mod mutant;
 mod node;
 pub mod plugin;

@@ -69,11 +69,13 @@ pub enum Mutant {
     FlapsOnOwnPause,
     /// What the disk cannot read is given up before the other replicas have given what they hold of it.
     ExciseBeforeRefill,
+    /// A request that lay somewhere until whoever asked had given it up is carried out.
+    LateRequestIsDone,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 30] = [
+    pub const ALL: [Mutant; 31] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -104,5 +106,6 @@ impl Mutant {
         Mutant::OldDiskServes,
         Mutant::FlapsOnOwnPause,
         Mutant::ExciseBeforeRefill,
+        Mutant::LateRequestIsDone,
     ];
 }

@@ -66,6 +66,8 @@ pub struct Node {
     pub(crate) counters: Counters,
     pub(crate) identity: Identity,
     pub(crate) membership: Membership,
+    /// See [`crate::moment`].
+    pub(crate) running_ms: u64,
     rng: StdRng,
     links: BTreeSet<NodeId>,
     tickets: BTreeMap<Ticket, Purpose>,
@@ -115,6 +117,7 @@ impl Node {
             counters: Counters::default(),
             membership: Membership::new(&config, &identity, session),
             identity: Identity::new(identity),
+            running_ms: 0,
             rng,
             links: BTreeSet::new(),
             tickets: BTreeMap::new(),

@@ -4,6 +4,7 @@
 //! outcomes, each problem a decision for the caller. Absent: wire formats and gRPC codes.
 
 use crate::id::{Dot, Millis, NodeId, PluginHash, RequestId};
+use crate::moment::Moment;
 use bytes::Bytes;
 
 /// Longest key in bytes.
@@ -58,6 +59,8 @@ pub struct Request {
     pub sloppiness: Sloppiness,
     /// Absent: the node's default.
     pub timeout_ms: Option<u64>,
+    /// By the time of the node that it is sent to: from then on nobody waits for it. Absent: never.
+    pub until: Option<Moment>,
     /// What to do.
     pub operation: Operation,
 }
@@ -319,6 +322,11 @@ pub enum Problem {
         /// When to come back.
         retry_after_ms: u32,
     },
+    /// Whoever asked has given it up, or would have by the time of an earlier boot; nothing was done.
+    #[error(
+        "the write came too late, its sender waits no more; nothing was done; ask for this node's time and send it anew"
+    )]
+    Late,
     /// More is asked of this key than its keyspace's `key_rate_max` allows; nothing was done.
     #[error("the key is asked for more than {limit_per_s} times a second; retry in {retry_after_ms} ms")]
     KeyTooHot {

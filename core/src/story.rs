@@ -23,6 +23,8 @@ use crate::version::Stamp;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// When a story begins.
+const BEGIN: Millis = Millis(1_000_000);
 pub(crate) const UNION: PluginHash = PluginHash([1; 32]);
 pub(crate) const JOIN: PluginHash = PluginHash([2; 32]);
 
@@ -86,7 +88,7 @@ impl Cluster {
             stopped: BTreeSet::new(),
             members,
             boots: 0,
-            now: Millis(1_000_000),
+            now: BEGIN,
             outcomes: BTreeMap::new(),
             admin: Vec::new(),
             notices: Vec::new(),
@@ -194,6 +196,8 @@ impl Cluster {
                 continue;
             }
             let mut effects = Effects::new();
+            // No two were started at once.
+            self.nodes[to].has_run(self.now.since(BEGIN) + 1_000 * to as u64);
             self.nodes[to].handle(self.now, event, &mut effects);
             for effect in effects {
                 self.perform(to, effect);
@@ -315,7 +319,7 @@ impl Cluster {
         self.next_ticket += 1;
         let (keyspace, key) = ("k".to_owned(), Bytes::from_static(b"key"));
         let sloppiness = Sloppiness::Keyspace;
-        let request = Request { keyspace, key, level, sloppiness, timeout_ms: None, operation };
+        let request = Request { keyspace, key, level, sloppiness, timeout_ms: None, until: None, operation };
         self.queue.push_back((node, Event::Client { ticket, request }));
         self.run();
         if !self.outcomes.contains_key(&ticket) {

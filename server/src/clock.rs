@@ -13,6 +13,7 @@ pub(crate) struct Clock {
     /// Time since the Unix epoch.
     wall: fn() -> Duration,
     offset_ms: i64,
+    began: Instant,
     last: Millis,
     /// When `last` was told, and what of that time is not yet counted.
     at: Instant,
@@ -21,12 +22,18 @@ pub(crate) struct Clock {
 impl Clock {
     /// Ahead of `wall` by so much.
     pub(crate) fn new(wall: fn() -> Duration, offset_ms: i64) -> Clock {
-        Clock { wall, offset_ms, last: with_offset(wall(), offset_ms), at: Instant::now() }
+        let began = Instant::now();
+        Clock { wall, offset_ms, began, last: with_offset(wall(), offset_ms), at: began }
     }
 
     /// At or after every earlier answer.
     pub(crate) fn now(&mut self) -> Millis {
         self.tell(with_offset((self.wall)(), self.offset_ms), Instant::now())
+    }
+
+    /// Milliseconds since this clock was made, by the monotonic one: it goes on while the process stands still.
+    pub(crate) fn running_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
     }
 
     fn tell(&mut self, wall: Millis, at: Instant) -> Millis {
@@ -52,7 +59,8 @@ mod tests {
     #[test]
     fn a_clock_set_back_goes_on_at_half_speed_until_wall_time_has_caught_up() {
         let start = Instant::now();
-        let mut clock = Clock { wall: || Duration::ZERO, offset_ms: 0, last: Millis(10_000), at: start };
+        let mut clock =
+            Clock { wall: || Duration::ZERO, offset_ms: 0, began: start, last: Millis(10_000), at: start };
         let after = |ms| start + Duration::from_millis(ms);
         assert_eq!(clock.tell(Millis(10_100), after(100)), Millis(10_100));
         assert_eq!(clock.tell(Millis(9_000), after(101)), Millis(10_100));

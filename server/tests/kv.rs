@@ -1,13 +1,14 @@
 //! Puts and gets: through each node, in batches, pipelined, streamed, and fast enough.
 
-use crate::cluster::{Cluster, put, single};
+use crate::cluster::{Cluster, problem, put, single};
 use bytes::Bytes;
 use merganser_proto::v1::{
-    BatchGetRequest, BatchWriteRequest, DeleteRequest, GetReply, GetRequest, PipelineRequest, Quorum, State,
-    Want, WriteItem, get_frame, get_outcome, pipeline_reply, pipeline_request, quorum, sibling, write_item,
-    write_outcome,
+    BatchGetRequest, BatchWriteRequest, DeleteRequest, GetReply, GetRequest, Moment, NowRequest,
+    PipelineRequest, PutRequest, Quorum, State, Want, WriteItem, get_frame, get_outcome, pipeline_reply,
+    pipeline_request, problem::Detail, quorum, sibling, write_item, write_outcome,
 };
 use std::time::{Duration, Instant};
+use tonic::Code;
 
 fn get(key: &[u8]) -> GetRequest {
     GetRequest { keyspace: "k".into(), key: key.to_vec().into(), ..Default::default() }
@@ -44,6 +45,29 @@ async fn three_nodes_form_and_what_is_put_through_any_is_read_through_each() {
             assert!(reply.acks.unwrap().replicas.len() >= 2);
         }
     }
+}
+
+#[tokio::test]
+async fn a_write_counts_until_the_moment_that_it_names_in_this_boot_of_its_node() {
+    let cluster = single("siblings").await;
+    let mut kv = cluster.kv(0).await;
+    let now = async || kv.clone().now(NowRequest {}).await.unwrap().into_inner().moment.unwrap();
+    let (first, second) = (now().await, now().await);
+    assert_eq!(first.session, second.session);
+    assert!(first.running_ms <= second.running_ms);
+    let other_boot = Moment { session: first.session ^ 1, running_ms: u64::MAX };
+    let over = Moment { running_ms: 0, ..first };
+    while now().await.running_ms == 0 {}
+    for until in [over, other_boot] {
+        let status = kv.put(PutRequest { until: Some(until), ..put(b"a", "1") }).await.unwrap_err();
+        assert_eq!(status.code(), Code::Aborted);
+        assert!(matches!(problem(&status).detail, Some(Detail::Late(_))), "{until:?}");
+    }
+    assert_eq!(kv.get(get(b"a")).await.unwrap().into_inner().state(), State::NotFound);
+    for until in [None, Some(Moment { running_ms: first.running_ms + 60_000, ..first })] {
+        kv.put(PutRequest { until, ..put(b"a", "1") }).await.unwrap();
+    }
+    assert_eq!(kv.get(get(b"a")).await.unwrap().into_inner().state(), State::Found);
 }
 
 #[tokio::test]

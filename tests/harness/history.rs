@@ -14,7 +14,7 @@ use crate::losses::Losses;
 use bytes::Bytes;
 use merganser_core::catalog::{DeleteSemantics, Policy};
 use merganser_core::event::Durability;
-use merganser_core::id::{Dot, KeyspaceId, Millis, RequestId};
+use merganser_core::id::{ActorId, Dot, KeyspaceId, Millis, RequestId};
 use merganser_core::version::{DotSet, KeyState, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,6 +93,8 @@ pub struct Op {
     pub dots: Vec<Dot>,
     /// Told OK.
     pub acknowledged: bool,
+    /// Until when somebody waited for it.
+    pub awaited_until_us: u64,
 }
 
 impl Op {
@@ -189,6 +191,8 @@ pub struct History {
     pub collected: BTreeMap<KeyIndex, Collected>,
     /// Deletes by key, and writes that sooner or later are, in causal keyspaces.
     tombstones: BTreeMap<KeyIndex, Vec<Dot>>,
+    /// Of each actor, up to which dot it had issued when, in order.
+    issued: BTreeMap<ActorId, Vec<(u64, u64)>>,
     /// What machines lost.
     pub losses: Losses,
 }
@@ -230,6 +234,21 @@ impl History {
         index
     }
 
+    /// A node's last dot, after it has handled an event.
+    pub fn issued(&mut self, last: Dot, now_us: u64) {
+        let issued = self.issued.entry(last.actor).or_default();
+        if issued.last().is_none_or(|(counter, _)| *counter < last.counter) {
+            issued.push((last.counter, now_us));
+        }
+    }
+
+    /// When a dot was issued.
+    pub fn issued_us(&self, dot: Dot) -> Option<u64> {
+        let issued = self.issued.get(&dot.actor)?;
+        let first = issued.partition_point(|(counter, _)| *counter < dot.counter);
+        issued.get(first).map(|(_, at_us)| *at_us)
+    }
+
     /// A write that a state shows for the first time.
     pub fn learn(&mut self, dot: Dot, fact: DotFact) {
         let seen = match fact.op {
@@ -260,14 +279,17 @@ impl History {
         deletes.iter().copied().filter(|dot| context.contains(*dot) && is_gone(dot)).collect()
     }
 
-    /// Writes of a key that a context covers, that have not expired by `now`, and that nothing which it
-    /// covers had seen.
+    /// Writes of a key that a context covers, that have not expired by `now`, and that nothing had seen which it
+    /// covers, or did until it was retired: that was known wherever the key is.
     pub fn unexpired_within(&self, key: KeyIndex, context: &DotSet, now: Millis) -> Vec<Dot> {
         let expiring = self.tombstones.get(&key).map_or(&[][..], Vec::as_slice);
         let lives = |dot: &Dot| self.dots.get(dot).is_some_and(|fact| !fact.is_gone(now));
+        let retired = self.retired.get(&key);
         let superseded = |dot: &Dot| {
             let later = self.superseders.get(dot).map_or(&[][..], Vec::as_slice);
-            later.iter().any(|later| context.contains(*later))
+            later
+                .iter()
+                .any(|later| context.contains(*later) || retired.is_some_and(|dots| dots.contains(*later)))
         };
         let within = expiring.iter().copied().filter(|dot| context.contains(*dot));
         within.filter(|dot| lives(dot) && !superseded(dot)).collect()

@@ -27,6 +27,7 @@ impl Cluster {
             level,
             sloppiness: crate::request::Sloppiness::Keyspace,
             timeout_ms: None,
+            until: None,
             operation: Operation::Put {
                 value: Bytes::copy_from_slice(value.as_bytes()),
                 content_type: None,

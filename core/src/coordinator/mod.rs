@@ -58,6 +58,8 @@ pub(crate) struct Admitted {
     /// Whether stand-ins count.
     sloppy: bool,
     deadline: Millis,
+    /// The same by this node's own time.
+    until_ms: u64,
     /// Those of the key; this node is one of them, or stands in.
     primaries: Vec<NodeId>,
 }
@@ -76,6 +78,16 @@ impl Node {
         if let Err(problem) = check(&request) {
             return self.refuse(origin, problem, effects);
         }
+        let patience =
+            request.timeout_ms.unwrap_or(self.config.timeout_ms).clamp(1, self.config.timeout_ms_max);
+        let patience = match self.patience_left(request.until, patience) {
+            Ok(patience) => patience,
+            Err(problem) => {
+                self.counters.late += 1;
+                return self.refuse(origin, problem, effects);
+            }
+        };
+        let (deadline, until_ms) = (now.after(patience), self.running_ms.saturating_add(patience));
         let cost = load::cost(&request.operation);
         if let Err(problem) = self.load.admit(now, cost, &self.config) {
             self.counters.shed += 1;
@@ -89,9 +101,6 @@ impl Node {
             Ok(needed) => needed,
             Err(problem) => return self.refuse(origin, problem, effects),
         };
-        let patience =
-            request.timeout_ms.unwrap_or(self.config.timeout_ms).clamp(1, self.config.timeout_ms_max);
-        let deadline = now.after(patience);
         let target = Target::new(entry, &request.key);
         let primaries = self.ring.primaries(target.token, target.n());
         let own = self.config.node;
@@ -117,14 +126,15 @@ impl Node {
             let first = !is_any_primary_reachable && stand_ins.first() == Some(&own);
             if !(asked || first) {
                 let candidates = primaries.iter().chain(&stand_ins).copied().collect::<Vec<_>>();
-                return self.forward(origin, request, needed, deadline, &candidates, effects);
+                let times = (deadline, until_ms);
+                return self.forward(origin, request, needed, times, &candidates, effects);
             }
         }
         if let Err(problem) = self.hot_keys.note(now, &target, request.operation.is_write()) {
             self.counters.too_hot += 1;
             return self.refuse(origin, problem, effects);
         }
-        let admitted = Admitted { origin, target, needed, sloppy, deadline, primaries };
+        let admitted = Admitted { origin, target, needed, sloppy, deadline, until_ms, primaries };
         match request.operation {
             Operation::Get { want } => self.begin_read(now, admitted, get::Goal::Get(want), effects),
             Operation::Query { path } => self.begin_read(now, admitted, get::Goal::Query(path), effects),
@@ -135,21 +145,27 @@ impl Node {
     fn forward(
         &mut self,
         origin: Origin,
-        request: Request,
+        mut request: Request,
         needed: u32,
-        deadline: Millis,
+        (deadline, until_ms): (Millis, u64),
         candidates: &[NodeId],
         effects: &mut Effects,
     ) {
         let own = self.config.node;
-        let to = candidates.iter().copied().find(|node| *node != own && self.is_reachable(*node));
-        let (Origin::Client { .. }, Some(to)) = (origin, to) else {
+        let is_write = request.operation.is_write();
+        // A write goes only to a member of which is known how long it has run: it may lie there.
+        let to =
+            candidates.iter().filter(|node| **node != own && self.is_reachable(**node)).find_map(|node| {
+                let until = self.moment_at(*node, until_ms).filter(|_| is_write);
+                (until.is_some() || !is_write).then_some((*node, until))
+            });
+        let (Origin::Client { .. }, Some((to, until))) = (origin, to) else {
             // A peer's view of the ring is not ours: nothing is forwarded twice.
             return self.refuse(origin, Problem::NotEnoughReplicas { needed, reachable: 0 }, effects);
         };
         self.counters.forwards += 1;
         let op = self.op();
-        let is_write = request.operation.is_write();
+        request.until = until;
         self.forwarding.insert(op, Forwarding { origin, deadline, is_write, needed });
         self.set_timer(deadline, Timer::Forward(op));
         effects.push(Effect::Send { to, message: Message::Forward { op, request } });

@@ -46,6 +46,8 @@ pub(crate) struct Writing {
     change: Option<Change>,
     pub(super) tally: Tally,
     pub(super) deadline: Millis,
+    /// The same by this node's own time: no dot is issued after it.
+    pub(crate) until_ms: u64,
     /// Set once a dot was issued.
     minted: Option<Minted>,
 }
@@ -95,7 +97,7 @@ impl Node {
         operation: Operation,
         effects: &mut Effects,
     ) {
-        let Admitted { origin, target, needed, sloppy, deadline, primaries } = admitted;
+        let Admitted { origin, target, needed, sloppy, deadline, until_ms, primaries } = admitted;
         let (basis, request_id, change) = match operation {
             Operation::Put { value, content_type, basis, request_id, ttl_ms } => {
                 let expires_at = match expiry(now, &target, ttl_ms) {
@@ -137,6 +139,7 @@ impl Node {
             change: Some(change),
             tally: Tally::new(needed),
             deadline,
+            until_ms,
             minted: None,
         };
         self.admit(now, writing, effects);
@@ -164,6 +167,7 @@ impl Node {
             change: Some(change),
             tally: Tally::new(needed),
             deadline: now.after(self.config.timeout_ms),
+            until_ms: self.running_ms.saturating_add(self.config.timeout_ms),
             minted: None,
         };
         self.admit(now, writing, effects);
@@ -234,6 +238,9 @@ impl Node {
         change: Change,
         effects: &mut Effects,
     ) {
+        if !self.may_take_effect(op, effects) {
+            return;
+        }
         let Some(dot) = self.mint() else {
             let problem = Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS };
             return self.write_failed(op, problem, effects);

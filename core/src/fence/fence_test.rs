@@ -336,6 +336,7 @@ fn many_keys_are_collected_in_few_rounds() {
             key: key.clone(),
             level: Level::All,
             timeout_ms: None,
+            until: None,
             sloppiness: crate::request::Sloppiness::Keyspace,
             operation,
         };

@@ -130,6 +130,7 @@ impl Scene {
             level: Level::All,
             sloppiness: Sloppiness::Strict,
             timeout_ms: None,
+            until: None,
             operation,
         };
         let ticket = ClientTicket(99_000);
@@ -194,6 +195,7 @@ fn a_silent_primary_is_given_up_on_after_a_while_and_counts_once_when_it_speaks_
         level: Level::Quorum,
         sloppiness: Sloppiness::Keyspace,
         timeout_ms: None,
+        until: None,
         operation: put("v"),
     };
     let ticket = ClientTicket(500);

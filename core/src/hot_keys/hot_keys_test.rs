@@ -14,6 +14,7 @@ fn get(level: Level, timeout_ms: u64) -> Request {
         level,
         sloppiness: crate::request::Sloppiness::Keyspace,
         timeout_ms: Some(timeout_ms),
+        until: None,
         operation: Operation::Get { want: Want::Resolved },
     }
 }

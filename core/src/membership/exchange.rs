@@ -12,6 +12,7 @@ use crate::catalog::CatalogDigest;
 use crate::event::{Effect, Effects, Notice};
 use crate::id::{DiskId, Millis, NodeId};
 use crate::message::Message;
+use crate::moment::Told;
 use crate::node::Node;
 use std::collections::BTreeMap;
 
@@ -77,6 +78,7 @@ impl Node {
         m.counters.rounds += 1;
         let gossip = Gossip::Digest {
             joining: m.stage.is_joining(),
+            running_ms: self.running_ms,
             catalog: self.keyspaces.digest(),
             forgotten: m.forgotten_digest(),
             beats: m.beats(),
@@ -91,12 +93,14 @@ impl Node {
             return;
         }
         match gossip {
-            Gossip::Digest { joining, catalog, forgotten, beats } => {
+            Gossip::Digest { joining, running_ms, catalog, forgotten, beats } => {
+                self.hear_time(from, running_ms, &beats);
                 let message = self.answer_to(now, from, joining, forgotten, &beats, effects);
                 effects.push(Effect::Send { to: from, message: Message::Gossip(message) });
                 self.compare_catalogs(now, from, catalog, effects);
             }
-            Gossip::Answer { catalog, knows_you, keeps_you, beats, news, want, forgotten } => {
+            Gossip::Answer { running_ms, catalog, knows_you, keeps_you, beats, news, want, forgotten } => {
+                self.hear_time(from, running_ms, &beats);
                 self.learn_all(now, from, news, forgotten, effects);
                 self.hear(now, &beats, effects);
                 self.answered(from, knows_you, keeps_you);
@@ -178,6 +182,7 @@ impl Node {
         want.truncate(NEWS_MAX);
         let forgotten = (m.forgotten_digest() != forgotten).then(|| m.forgotten.clone());
         let answer = Gossip::Answer {
+            running_ms: self.running_ms,
             catalog: self.keyspaces.digest(),
             knows_you,
             keeps_you,
@@ -191,6 +196,14 @@ impl Node {
             self.keep_boots(effects);
         }
         answer
+    }
+
+    /// A member says how long it has run, and beside its own heartbeat in which session.
+    fn hear_time(&mut self, from: NodeId, running_ms: u64, beats: &[Beat]) {
+        let own = beats.iter().find(|beat| beat.node == from);
+        if let (Some(own), Some(peer)) = (own, self.membership.peers.get_mut(&from)) {
+            Told::hear(&mut peer.time, own.session, running_ms, self.running_ms);
+        }
     }
 
     /// Heartbeats come in. Those of lives that are not known yet do not count.
@@ -316,6 +329,7 @@ impl Node {
     /// A member that has booted need not wait for its next question.
     pub(super) fn tell_that_it_is_kept(&mut self, node: NodeId, effects: &mut Effects) {
         let gossip = Gossip::Answer {
+            running_ms: self.running_ms,
             catalog: self.keyspaces.digest(),
             // As far as its own answer to the first question said.
             knows_you: false,

@@ -41,6 +41,8 @@ pub enum Gossip {
     Digest {
         /// It has booted and wants to know what is known of itself.
         joining: bool,
+        /// How long the sender has run (see [`crate::moment`]).
+        running_ms: u64,
         /// Of the sender's catalog.
         catalog: CatalogDigest,
         /// Of the sender's set of forgotten disks.
@@ -50,6 +52,8 @@ pub enum Gossip {
     },
     /// To a Digest.
     Answer {
+        /// How long the answerer has run.
+        running_ms: u64,
         /// Of the answerer's catalog.
         catalog: CatalogDigest,
         /// Whether it knew anything of the asker.
@@ -78,15 +82,17 @@ pub enum Gossip {
 impl Gossip {
     pub(crate) fn put(&self, b: &mut BytesMut) {
         match self {
-            Gossip::Digest { joining, catalog, forgotten, beats } => {
+            Gossip::Digest { joining, running_ms, catalog, forgotten, beats } => {
                 b.put_u8(1);
                 b.put_u8(u8::from(*joining));
+                b.varint(*running_ms);
                 b.put_slice(&catalog.0);
                 b.put_u64(*forgotten);
                 put_beats(b, beats);
             }
-            Gossip::Answer { catalog, knows_you, keeps_you, beats, news, want, forgotten } => {
+            Gossip::Answer { running_ms, catalog, knows_you, keeps_you, beats, news, want, forgotten } => {
                 b.put_u8(2);
+                b.varint(*running_ms);
                 b.put_slice(&catalog.0);
                 b.put_u8(u8::from(*knows_you));
                 b.put_u8(u8::from(*keeps_you));
@@ -106,11 +112,13 @@ impl Gossip {
         Ok(match r.u8("gossip kind")? {
             1 => Gossip::Digest {
                 joining: read_flag(r)?,
+                running_ms: r.varint("running")?,
                 catalog: CatalogDigest(r.array("catalog digest")?),
                 forgotten: r.u64("forgotten")?,
                 beats: read_beats(r)?,
             },
             2 => {
+                let running_ms = r.varint("running")?;
                 let catalog = CatalogDigest(r.array("catalog digest")?);
                 let (knows_you, keeps_you) = (read_flag(r)?, read_flag(r)?);
                 let beats = read_beats(r)?;
@@ -119,7 +127,7 @@ impl Gossip {
                     (0..life::count(r, 8)?)
                         .map(|_| Ok(NodeId(r.u64("member")?)))
                         .collect::<Result<_, Malformed>>()?;
-                Gossip::Answer { catalog, knows_you, keeps_you, beats, news, want, forgotten }
+                Gossip::Answer { running_ms, catalog, knows_you, keeps_you, beats, news, want, forgotten }
             }
             3 => {
                 let (news, forgotten) = read_news(r)?;
@@ -187,8 +195,15 @@ mod tests {
         let beat = Beat { node: NodeId(1), boots: 2, session: 3, revision: 400, beat: 1 << 40 };
         let catalog = CatalogDigest([7; 16]);
         vec![
-            Gossip::Digest { joining: true, catalog, forgotten: 8, beats: vec![beat, beat] },
+            Gossip::Digest {
+                joining: true,
+                running_ms: 1 << 33,
+                catalog,
+                forgotten: 8,
+                beats: vec![beat, beat],
+            },
             Gossip::Answer {
+                running_ms: 12,
                 catalog,
                 knows_you: true,
                 keeps_you: false,
@@ -223,6 +238,7 @@ mod tests {
         let mut b = BytesMut::new();
         b.put_u8(1);
         b.put_u8(0);
+        b.varint(0);
         b.put_slice(&[0; 24]);
         b.varint(life::MEMBERS_MAX as u64 + 1);
         b.put_slice(&vec![0; 20 * (life::MEMBERS_MAX + 1)]);

@@ -352,6 +352,7 @@ fn gossip_about_strangers_is_dropped_and_heartbeats_of_unknown_lives_do_not_coun
     entry.node = stranger;
     let beat = Beat { node: cluster.id(2), boots: 9, session: 1, revision: 1, beat: u64::MAX };
     let gossip = Gossip::Answer {
+        running_ms: 0,
         catalog: CatalogDigest([0; 16]),
         knows_you: true,
         keeps_you: true,

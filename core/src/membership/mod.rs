@@ -30,6 +30,7 @@ use crate::event::Record;
 use crate::event::{Durability, Effect, Effects, Notice, WriteOp};
 use crate::id::{ActorId, DiskId, Millis, NodeId, PluginHash};
 use crate::message::Message;
+use crate::moment::Told;
 use crate::mutant::Mutant;
 use crate::node::{Node, Purpose, Timer};
 use crate::storage_key;
@@ -77,6 +78,8 @@ struct Peer {
     kept_session: Option<u64>,
     /// The same, being written.
     keeping: Option<u64>,
+    /// Its own time.
+    time: Option<Told>,
     /// Its latest heartbeat in the session of its entry.
     beat: u64,
     detector: Detector,
@@ -150,6 +153,11 @@ impl Membership {
     /// What a member last said of itself.
     fn entry(&self, node: NodeId) -> Option<&Entry> {
         if node == self.own.node { Some(&self.own) } else { self.peers.get(&node)?.entry.as_ref() }
+    }
+
+    /// What is known of a member's own time.
+    pub(crate) fn told_by(&self, node: NodeId) -> Option<Told> {
+        self.peers.get(&node)?.time
     }
 
     /// What a member's catalog came to when it last said so.
@@ -341,6 +349,11 @@ impl Node {
     pub fn is_reachable(&self, node: NodeId) -> bool {
         let is_there = self.is_linked(node) && self.state_of(node) != MemberState::Down;
         node == self.config.node || (is_there && self.membership.is_serving())
+    }
+
+    /// Which boot of this node this is.
+    pub(crate) fn session(&self) -> u64 {
+        self.membership.own.life.session
     }
 
     /// What a member last said of itself; of this node, what is durable.

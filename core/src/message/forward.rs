@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::id::{Millis, NodeId};
+use crate::moment::Moment;
 use crate::version::codec::{put_dot, put_receipt, put_stamp, read_dot, read_receipt};
 use crate::version::context::read_stamp;
 
@@ -25,6 +26,11 @@ pub(super) fn put_request(b: &mut BytesMut, request: &Request) {
         Sloppiness::Sloppy => 2,
     });
     b.varint(request.timeout_ms.map_or(0, |timeout| timeout.saturating_add(1)));
+    b.put_u8(u8::from(request.until.is_some()));
+    if let Some(until) = request.until {
+        b.put_u64(until.session);
+        b.varint(until.running_ms);
+    }
     match &request.operation {
         Operation::Get { want } => {
             b.put_u8(1);
@@ -72,6 +78,11 @@ pub(super) fn read_request(r: &mut Reader) -> Result<Request, Malformed> {
         _ => return Err(Malformed("sloppiness")),
     };
     let timeout_ms = r.varint("timeout")?.checked_sub(1);
+    let until = match r.u8("until")? {
+        0 => None,
+        1 => Some(Moment { session: r.u64("session")?, running_ms: r.varint("until")? }),
+        _ => return Err(Malformed("until")),
+    };
     let operation = match r.u8("operation")? {
         1 => Operation::Get { want: if r.u8("want")? == 0 { Want::Resolved } else { Want::Siblings } },
         2 => Operation::Put {
@@ -86,7 +97,7 @@ pub(super) fn read_request(r: &mut Reader) -> Result<Request, Malformed> {
         5 => Operation::Query { path: r.bytes("path")? },
         _ => return Err(Malformed("operation")),
     };
-    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, operation })
+    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, until, operation })
 }
 
 fn put_basis(b: &mut BytesMut, basis: &Basis) {
@@ -379,6 +390,7 @@ fn put_problem(b: &mut BytesMut, problem: &Problem) {
             b.varint(u64::from(*limit_per_s));
             b.varint(u64::from(*retry_after_ms));
         }
+        Problem::Late => b.put_u8(15),
     }
 }
 
@@ -414,6 +426,7 @@ fn read_problem(r: &mut Reader) -> Result<Problem, Malformed> {
         14 => {
             Problem::KeyTooHot { limit_per_s: read_u32(r, "limit")?, retry_after_ms: read_u32(r, "retry")? }
         }
+        15 => Problem::Late,
         _ => return Err(Malformed("problem")),
     })
 }

@@ -96,6 +96,7 @@ fn one_request_id_for_two_keys_means_two_writes() {
         level: Level::All,
         sloppiness: crate::request::Sloppiness::Keyspace,
         timeout_ms: None,
+        until: None,
         operation: Operation::Put {
             value: Bytes::from_static(b"v"),
             content_type: None,

@@ -16,6 +16,7 @@ use merganser_core::hot_keys::HotKeyView;
 use merganser_core::id::{NodeId, PluginHash, Ticket};
 use merganser_core::membership::MemberView;
 use merganser_core::message::Message;
+use merganser_core::moment::Moment;
 use merganser_core::plugin::{PluginAnswer, PluginFacts};
 use merganser_core::request::{Outcome, Request};
 use merganser_proto::v1::Metric;
@@ -28,6 +29,8 @@ pub(crate) enum Input {
     Client { request: Request, reply: ReplyTo },
     /// An operator asks.
     Admin { request: AdminRequest, reply: oneshot::Sender<AdminReply> },
+    /// A client wants to know how long the node has run.
+    Now(oneshot::Sender<Moment>),
     /// Someone wants to know how the node is.
     Look(oneshot::Sender<Snapshot>),
     /// A peer has proven itself.
@@ -109,6 +112,13 @@ impl Door {
         let (reply, outcome) = oneshot::channel();
         self.put(Input::Admin { request, reply });
         outcome.await.ok()
+    }
+
+    /// None: the node is gone.
+    pub(crate) async fn now(&self) -> Option<Moment> {
+        let (reply, moment) = oneshot::channel();
+        self.put(Input::Now(reply));
+        moment.await.ok()
     }
 
     /// None: the node is gone.

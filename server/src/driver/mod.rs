@@ -117,6 +117,8 @@ impl Driver {
             }
             let began = Instant::now();
             let now = self.clock.now();
+            // Whatever this turn does counts as done by now, should the process stand still in the middle of it.
+            self.node.has_run(self.clock.running_ms());
             let timer_due = self.node.next_deadline().is_some_and(|deadline| deadline <= now);
             self.metrics.driver_turns.add(1);
             self.metrics.driver_events.add(batch.len() as u64);

@@ -38,6 +38,9 @@ impl Driver {
                 self.under_way.operators.insert(ticket, reply);
                 self.handle(now, Event::Admin { ticket, request });
             }
+            Input::Now(reply) => {
+                let _ = reply.send(self.node.moment());
+            }
             Input::Look(reply) => {
                 let _ = reply.send(self.snapshot(now));
             }

@@ -6,6 +6,7 @@
 use super::directory::Directory;
 use bytes::Bytes;
 use merganser_core::id::{Dot, RequestId};
+use merganser_core::moment::Moment;
 use merganser_core::request::{
     Acks, Basis, GetReply, Level, Operation, Presence, Problem, QueryReply, Request, Resolution, SiblingView,
     Sloppiness, Want, WriteReply,
@@ -49,7 +50,7 @@ pub(crate) fn get(get: v1::GetRequest) -> Result<Request, Problem> {
         v1::Want::Siblings => Want::Siblings,
     };
     let operation = Operation::Get { want };
-    request(get.keyspace, get.key, get.read, "read", get.timeout_ms, operation)
+    request(get.keyspace, get.key, get.read, "read", (get.timeout_ms, None), operation)
 }
 
 pub(crate) fn put(put: v1::PutRequest, ids: &RequestIds) -> Result<Request, Problem> {
@@ -60,7 +61,7 @@ pub(crate) fn put(put: v1::PutRequest, ids: &RequestIds) -> Result<Request, Prob
         value: put.value,
         ttl_ms: (put.ttl_ms != 0).then_some(put.ttl_ms),
     };
-    request(put.keyspace, put.key, put.write, "write", put.timeout_ms, operation)
+    request(put.keyspace, put.key, put.write, "write", (put.timeout_ms, put.until), operation)
 }
 
 pub(crate) fn delete(delete: v1::DeleteRequest, ids: &RequestIds) -> Result<Request, Problem> {
@@ -68,17 +69,17 @@ pub(crate) fn delete(delete: v1::DeleteRequest, ids: &RequestIds) -> Result<Requ
         basis: basis(delete.context, delete.blind)?,
         request_id: ids.of(&delete.request_id)?,
     };
-    request(delete.keyspace, delete.key, delete.write, "write", delete.timeout_ms, operation)
+    request(delete.keyspace, delete.key, delete.write, "write", (delete.timeout_ms, delete.until), operation)
 }
 
 pub(crate) fn apply(apply: v1::ApplyRequest, ids: &RequestIds) -> Result<Request, Problem> {
     let operation = Operation::Apply { op: apply.op, request_id: ids.of(&apply.request_id)? };
-    request(apply.keyspace, apply.key, apply.write, "write", apply.timeout_ms, operation)
+    request(apply.keyspace, apply.key, apply.write, "write", (apply.timeout_ms, apply.until), operation)
 }
 
 pub(crate) fn query(query: v1::QueryRequest) -> Result<Request, Problem> {
     let operation = Operation::Query { path: query.path };
-    request(query.keyspace, query.key, query.read, "read", query.timeout_ms, operation)
+    request(query.keyspace, query.key, query.read, "read", (query.timeout_ms, None), operation)
 }
 
 fn request(
@@ -86,7 +87,7 @@ fn request(
     key: Bytes,
     quorum: Option<v1::Quorum>,
     quorum_field: &'static str,
-    timeout_ms: u32,
+    (timeout_ms, until): (u32, Option<v1::Moment>),
     operation: Operation,
 ) -> Result<Request, Problem> {
     let sloppiness = match quorum.map(|quorum| quorum::Strictness::try_from(quorum.strictness)) {
@@ -110,7 +111,8 @@ fn request(
         },
     };
     let timeout_ms = (timeout_ms != 0).then_some(timeout_ms.into());
-    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, operation })
+    let until = until.map(|v1::Moment { session, running_ms }| Moment { session, running_ms });
+    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, until, operation })
 }
 
 fn basis(context: Bytes, blind: bool) -> Result<Basis, Problem> {

@@ -7,12 +7,13 @@ use super::convert::{self, RequestIds};
 use super::sizes::{BATCH_ITEMS_MAX, BATCH_REPLY_BYTES_MAX, CHUNK_BYTES, REPLY_BYTES_MAX};
 use super::{Shared, gone, pipeline, problem};
 use crate::driver::{Input, ReplyTo};
+use merganser_core::moment::Moment;
 use merganser_core::request::{Outcome, Problem, Request};
 use merganser_proto::v1::kv_server::Kv;
 use merganser_proto::v1::{
     self, ApplyRequest, BatchGetReply, BatchGetRequest, BatchWriteReply, BatchWriteRequest, DeleteRequest,
-    GetFrame, GetReply, GetRequest, PipelineRequest, PutRequest, QueryReply, QueryRequest, WriteReply,
-    get_frame, get_outcome, sibling, write_item, write_outcome,
+    GetFrame, GetReply, GetRequest, NowReply, NowRequest, PipelineRequest, PutRequest, QueryReply,
+    QueryRequest, WriteReply, get_frame, get_outcome, sibling, write_item, write_outcome,
 };
 use prost::Message;
 use std::sync::Arc;
@@ -129,6 +130,11 @@ fn unexpected(answer: Answer) -> Status {
 impl Kv for KvService {
     type GetStreamStream = tokio_stream::Iter<Frames>;
     type PipelineStream = pipeline::Replies;
+
+    async fn now(&self, _: Call<NowRequest>) -> Result<Response<NowReply>, Status> {
+        let Moment { session, running_ms } = self.shared.door.now().await.ok_or_else(gone)?;
+        Ok(Response::new(NowReply { moment: Some(v1::Moment { session, running_ms }) }))
+    }
 
     async fn get(&self, call: Call<GetRequest>) -> Result<Response<GetReply>, Status> {
         match self.answer(self.ask(convert::get(call.into_inner())).await?) {

@@ -74,6 +74,8 @@ pub(crate) fn of(problem: &Problem, directory: &Directory) -> v1::Problem {
             Code::ResourceExhausted,
             Some(Detail::KeyTooHot(v1::KeyTooHot { retry_after_ms: *retry_after_ms })),
         ),
+        // Nobody waits, as a rule; who does is to come again.
+        Problem::Late => (Code::Aborted, Some(Detail::Late(v1::Late {}))),
         Problem::InvalidArgument { field, reason } => (
             Code::InvalidArgument,
             Some(Detail::InvalidArgument(v1::InvalidArgument {

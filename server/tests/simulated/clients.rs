@@ -71,6 +71,50 @@ async fn ask_for(time: Duration, client: Client) -> anyhow::Result<(u32, [Durati
 }
 
 #[test]
+fn what_a_node_hears_of_when_its_client_has_given_it_up_is_not_carried_out() {
+    told(
+        5,
+        |_| {},
+        async |world| {
+            let client = world.connect(1).await?;
+            let keys = client.keyspace("k");
+            let names: Vec<String> = (0..12).map(|number| format!("key-{number}")).collect();
+            for name in &names {
+                keys.put_blind(name, "0").await?;
+            }
+            hold("b");
+            // Those of which `b` is asked first are written by another in the end, and replaced.
+            let mut puts: tokio::task::JoinSet<_> = names
+                .iter()
+                .cloned()
+                .map(|name| {
+                    let keys = keys.clone();
+                    async move { keys.put_blind(name, "1").await }
+                })
+                .collect();
+            while let Some(written) = puts.join_next().await {
+                written??;
+            }
+            for name in &names {
+                let entry = keys.get_siblings(name).await?;
+                keys.put(name, "2", entry.context()).await?;
+            }
+            heal();
+            pass(Duration::from_secs(3)).await;
+            let all = keys.with_read(Quorum::All);
+            for name in &names {
+                let siblings = all.get_siblings(name).await?;
+                let values: Vec<_> =
+                    siblings.siblings().iter().map(|sibling| sibling.value().cloned()).collect();
+                assert_eq!(values, [Some("2".into())], "{name}");
+            }
+            assert!(world.figure("b", "requests_late").await? >= 1.0);
+            Ok(())
+        },
+    );
+}
+
+#[test]
 fn a_deadline_is_kept_by_the_node_and_by_the_client() {
     told(
         3,

@@ -27,6 +27,7 @@ pub mod c6_convergence;
 pub mod c7_hints;
 pub mod c8_freshness;
 pub mod c9_no_phantom;
+pub mod c9_nothing_late;
 
 use crate::history::{History, KeyIndex};
 use merganser_core::version::KeyState;
@@ -54,6 +55,7 @@ pub fn on_state(history: &mut History, key: KeyIndex, state: &KeyState) -> Check
     c4_no_resurrection::on_state(history, state)?;
     c5_no_false_concurrency::on_state(history, state)?;
     c9_no_phantom::on_state(history, key, state)?;
+    c9_nothing_late::on_state(history, state)?;
     c11_plugins::on_state(history, key, state)
 }
 

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use merganser_core::catalog::Policy;
 use merganser_core::event::{Durability, Event};
 use merganser_core::id::{ClientTicket, Dot, NodeId};
+use merganser_core::moment::Moment;
 use merganser_core::request::{
     GetReply, Level, Operation, Outcome, Presence, Problem, QueryReply, Request, Resolution, Sloppiness,
     Want, WriteReply,
@@ -100,6 +101,7 @@ impl World {
             refused: 0,
             dots: Vec::new(),
             acknowledged: false,
+            awaited_until_us: 0,
         });
         if plan.ttl_ms.is_some() {
             self.count("put that expires");
@@ -139,6 +141,7 @@ impl World {
             level,
             sloppiness: Sloppiness::Strict,
             timeout_ms: Some(timeout_ms),
+            until: None,
             operation,
         }
     }
@@ -154,11 +157,14 @@ impl World {
         node: usize,
         client: Option<usize>,
         op: OpIndex,
-        request: Request,
+        mut request: Request,
     ) -> Check {
         let ticket = self.attempts.len() as u64;
         let patience_us = request.timeout_ms.unwrap_or(1_000) * 1000 + PATIENCE_US;
-        self.history.ops[op].attempts += 1;
+        let until_us = self.now_us + patience_us;
+        let facts = &mut self.history.ops[op];
+        facts.attempts += 1;
+        facts.awaited_until_us = facts.awaited_until_us.max(until_us);
         let name = &self.machines[node].name;
         self.trace.note(self.now_us, "->", [client.unwrap_or(99) as u64, op as u64, node as u64], || {
             let who = client.map_or("audit".to_string(), |client| format!("c{client}"));
@@ -180,8 +186,20 @@ impl World {
         match &self.machines[node].process {
             Some(process) => {
                 let boot = process.boot;
+                let session = process.node.moment().session;
+                let running_ms = (until_us - process.begun_us) / 1000;
+                request.until = Some(Moment { session, running_ms });
+                let late = self.trouble
+                    && self.options.late_request_permille > 0
+                    && self.client_dice.chance(self.options.late_request_permille);
+                let mut after_us = 1;
+                if late {
+                    // It lies somewhere: twice as long as anybody waits, at most.
+                    after_us = self.client_dice.below(2 * patience_us);
+                    self.count("request late");
+                }
                 let event = Event::Client { ticket: ClientTicket(ticket), request };
-                self.schedule(1, Due::Tell { node, boot, event: Box::new(event) });
+                self.schedule(after_us, Due::Tell { node, boot, event: Box::new(event) });
                 Ok(())
             }
             // Nobody listens: that is known at once, and nothing was stored.
@@ -533,7 +551,8 @@ impl World {
             self.history.ops[op].refused += 1;
         }
         // Where there was no room or nobody to ask, the client comes back.
-        let later = matches!(problem, Problem::NotEnoughReplicas { .. } | Problem::Overloaded { .. });
+        let later =
+            matches!(problem, Problem::NotEnoughReplicas { .. } | Problem::Overloaded { .. } | Problem::Late);
         Ok(unknown || later)
     }
 }
@@ -564,6 +583,7 @@ fn outcome_name(outcome: &Outcome) -> &'static str {
             Problem::Unresolved { .. } => "failed: unresolved",
             Problem::ClockSkew { .. } => "failed: clock skew",
             Problem::Storage { .. } => "failed: storage",
+            Problem::Late => "failed: late",
             _ => "failed: otherwise",
         },
     }

@@ -37,7 +37,9 @@ impl World {
         self.latest_clock = self.latest_clock.max(now);
         let mut effects = std::mem::take(&mut self.effects);
         if let Some(process) = &mut self.machines[node].process {
+            process.node.has_run((self.now_us - process.begun_us) / 1000);
             process.node.handle(now, event, &mut effects);
+            self.history.issued(process.node.last_dot(), self.now_us);
         }
         let applied = self.apply(node, &mut effects);
         effects.clear();

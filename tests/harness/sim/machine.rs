@@ -71,6 +71,8 @@ pub(super) struct Process {
     pub(super) db: Db,
     pub(super) done: Arc<Done>,
     pub(super) boot: u64,
+    /// When it was started.
+    pub(super) begun_us: u64,
     /// It serves.
     pub(super) joined: bool,
     /// The deadline for which a timer is set.
@@ -179,6 +181,7 @@ impl Machine {
         config: Config,
         initial: &Catalog,
         fresh: Fresh,
+        now_us: u64,
     ) -> Result<(), BootFailure> {
         assert!(self.process.is_none(), "one process on a machine");
         let damaged =
@@ -229,6 +232,7 @@ impl Machine {
             db,
             done,
             boot: self.boots,
+            begun_us: now_us,
             joined: false,
             armed: None,
             timer: 0,

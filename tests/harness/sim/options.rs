@@ -108,6 +108,8 @@ options! {
     ttl_ms_max,
     /// Bytes at which storage freezes a memtable.
     memtable_bytes,
+    /// Requests that lie somewhere, perhaps until nobody waits for them any more.
+    late_request_permille,
     /// 1 in so many acknowledgements is verified against a reopened image of a power loss; 0: none.
     image_one_in,
 }
@@ -182,6 +184,7 @@ impl Options {
         options.collect_period_ms = some(dice, 700, 5, 100);
         options.ttl_permille = some(dice, 400, 20, 600);
         options.ttl_ms_max = dice.between(5, 500);
+        options.late_request_permille = some(dice, 500, 5, 100);
         options
     }
 

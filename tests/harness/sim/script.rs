@@ -124,6 +124,7 @@ impl Script {
             refused: 0,
             dots: Vec::new(),
             acknowledged: false,
+            awaited_until_us: 0,
         });
         let request_id = History::request_id(op);
         let basis = memory.map_or(Basis::Blind, |memory| Basis::Context(memory.token.clone()));

@@ -307,7 +307,7 @@ impl World {
         let config = self.config(node);
         let fresh = Fresh { actor: self.dice.next(), disk: self.dice.next(), seed: self.dice.next() };
         let machine = &mut self.machines[node];
-        let booted = machine.boot(&self.options, config, &self.catalog, fresh);
+        let booted = machine.boot(&self.options, config, &self.catalog, fresh, self.now_us);
         let (boots, name) = (machine.boots, machine.name.clone());
         self.trace.note(self.now_us, "up", [node as u64, boots, booted.is_ok().into()], || {
             format!("{name} [{boots}] {booted:?}")

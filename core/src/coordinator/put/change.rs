@@ -34,6 +34,9 @@ impl Node {
         if let Change::Again { dot, previous, stamp } = change {
             return self.again(now, active, op, dot, previous, stamp, effects);
         }
+        if !self.may_take_effect(op, effects) {
+            return Step::Done;
+        }
         let earlier = match (&*state, request_id) {
             (KeyState::Causal(siblings), Some(id)) if !self.mutant(Mutant::RetryGetsNewDot) => {
                 siblings.of_request(id)
@@ -142,7 +145,7 @@ impl Node {
             Err(problem) => return self.write_failed(op, problem, effects),
         };
         // Its patience may have ended meanwhile: then it was told that nothing is stored.
-        if !self.writing.contains_key(&op) {
+        if !self.may_take_effect(op, effects) {
             return;
         }
         let Some(known) = active.state.as_ref().map(KeyState::seen) else { return };
