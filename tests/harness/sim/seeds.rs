@@ -89,17 +89,28 @@ pub fn hunt(bug: Bug, first_seed: u64, budget: u64, ops: u64, threads: usize) ->
 }
 
 /// A bug of disks without room is hunted where they often have none, and where many meet at one key; bugs of
-/// collection where there is any; one of hints under collection where hints are long on their way.
+/// collection where there is any, and where messages and hints are long on their way; one of rot where there is rot.
 fn at_home(bug: Bug, drawn: Options) -> Options {
     let mut options = Options { bug: Some(bug), ..drawn };
     if bug == Bug::Core(Mutant::LostWritesAcknowledged) {
         options.no_room_permille = options.no_room_permille.max(200);
-        options.keys = 1;
-        options.think_us_max = 2_000;
+        // Writes of active keys, and many while one is on its way to the disk.
+        options.keyspaces &= !(1 << 3);
+        options.keyspaces |= 1;
+        (options.clients, options.keys, options.think_us_max) = (12, 1, 2_000);
+        options.disk_us_max = 15_000;
     }
     let collects = [Mutant::ReapByTime, Mutant::ReapWithoutHintCheck, Mutant::NoGrave];
     if collects.into_iter().any(|mutant| bug == Bug::Core(mutant)) && options.collect_period_ms == 0 {
         options.collect_period_ms = 20;
+    }
+    if bug == Bug::Core(Mutant::NoGrave) {
+        // Something is to be under way for longer than a round takes.
+        options.straggler_permille = options.straggler_permille.max(60);
+        options.duplicate_permille = options.duplicate_permille.max(200);
+    }
+    if bug == Bug::Core(Mutant::ExciseBeforeRefill) {
+        options.faults |= FaultKind::BitRot.bit();
     }
     if bug == Bug::Core(Mutant::FlapsOnOwnPause) {
         // A pause is to be long beside the period of gossip.
