@@ -68,11 +68,25 @@ impl Node {
             "what was taken on was answered"
         );
         (idle && self.identity.is_durable() && !self.membership.is_leaving())
-            .then(|| self.identity.now.op(self.membership.is_serving()))
+            .then(|| self.identity.now.op(self.membership.is_serving() && !self.actor_is_unvouched()))
+    }
+
+    /// Whether this actor was taken up from a marker that may be an old one, for all this node has heard.
+    fn actor_is_unvouched(&self) -> bool {
+        self.identity.now.resumed && !self.membership.is_vouched_for()
+    }
+
+    /// Nobody waits for a member that is away: from now on this node is somebody else.
+    pub(crate) fn leave_unvouched_actor(&mut self, effects: &mut Effects) {
+        if self.actor_is_unvouched() {
+            self.identity.now.resumed = false;
+            self.renew(effects);
+        }
     }
 
     /// The next dot; None while a new actor is not durable yet.
-    pub(crate) fn mint(&mut self) -> Option<Dot> {
+    pub(crate) fn mint(&mut self, effects: &mut Effects) -> Option<Dot> {
+        self.leave_unvouched_actor(effects);
         if !self.identity.actor_is_durable() {
             return None;
         }

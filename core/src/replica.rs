@@ -353,16 +353,16 @@ impl Node {
         }
         active.join_failed = false;
         jobs::extend(&mut active.completions, completions);
-        self.resolve_on_replica(active);
+        self.resolve_on_replica(active, effects);
     }
 
     /// The bug of resolving on every replica (see `Mutant::MergeOnEveryReplica`).
-    fn resolve_on_replica(&mut self, active: &mut ActiveKey) {
+    fn resolve_on_replica(&mut self, active: &mut ActiveKey, effects: &mut Effects) {
         if !self.mutant(Mutant::MergeOnEveryReplica) || active.target.entry.settings.policy.plugin().is_none()
         {
             return;
         }
-        let Some(dot) = self.mint() else { return };
+        let Some(dot) = self.mint(effects) else { return };
         if let Some(KeyState::Causal(siblings)) = active.state.as_mut()
             && siblings.len_distinct(Millis(0)) > 1
             && let Some((_, version)) = siblings.values().last().cloned()

@@ -241,7 +241,7 @@ impl Node {
         if !self.may_take_effect(op, effects) {
             return;
         }
-        let Some(dot) = self.mint() else {
+        let Some(dot) = self.mint(effects) else {
             let problem = Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS };
             return self.write_failed(op, problem, effects);
         };

@@ -307,9 +307,9 @@ fn a_stand_in_that_has_forgotten_a_key_does_not_claim_its_earlier_writes_of_it()
     (0..3).for_each(|place| scene.down(place));
     let stand_in = scene.walk[3];
     // Dots of other keys lie between.
-    (0..3).for_each(|_| assert!(scene.cluster.nodes[stand_in].mint().is_some()));
+    (0..3).for_each(|_| assert!(scene.cluster.nodes[stand_in].mint(&mut Effects::new()).is_some()));
     scene.wrote(3, Level::Quorum, "after", Basis::Blind);
-    (0..3).for_each(|_| assert!(scene.cluster.nodes[stand_in].mint().is_some()));
+    (0..3).for_each(|_| assert!(scene.cluster.nodes[stand_in].mint(&mut Effects::new()).is_some()));
     scene.wrote(3, Level::Quorum, "and after", Basis::Blind);
     (0..3).for_each(|place| scene.up(place));
     scene.time();

@@ -96,6 +96,18 @@ impl super::Membership {
     pub(crate) fn is_serving(&self) -> bool {
         self.stage.phase == Phase::Serving
     }
+
+    /// Whether nobody can know of another boot from a copy of this disk, which may have gone on as the same actor: the one
+    /// member that keeps such a boot may be the one that has not answered.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        let mut peers = self.peers.keys();
+        self.peers.is_empty() || (self.stage.kept && peers.all(|peer| self.stage.recognised.contains(peer)))
+    }
+
+    /// Whether nobody who has not answered since the boot is waited for any longer.
+    pub(super) fn patience_is_over(&self, patience_ms: u64) -> bool {
+        self.time.lived_ms() >= patience_ms
+    }
 }
 
 impl Node {
@@ -164,11 +176,9 @@ impl Node {
     /// A member has answered, and said whether it knew this node, and keeps that it has booted.
     pub(super) fn answered(&mut self, from: NodeId, knows_me: bool, keeps_me: bool) {
         let stage = &mut self.membership.stage;
-        if stage.is_joining() {
-            stage.answered.insert(from);
-            stage.recognised.extend(knows_me.then_some(from));
-            stage.kept |= keeps_me;
-        }
+        stage.answered.insert(from);
+        stage.recognised.extend(knows_me.then_some(from));
+        stage.kept |= keeps_me;
     }
 
     pub(super) fn try_to_join(&mut self, now: Millis, effects: &mut Effects) {
@@ -182,17 +192,10 @@ impl Node {
         let is_alone = m.peers.is_empty();
         let all_answered =
             !m.stage.answered.is_empty() && self.linked().all(|peer| m.stage.answered.contains(&peer));
-        let patience_is_over = m.time.lived_ms() >= self.config.join_patience_ms;
+        let patience_is_over = m.patience_is_over(self.config.join_patience_ms);
         let is_known = m.stage.kept && (!m.stage.recognised.is_empty() || all_answered);
         if is_alone || is_known || patience_is_over {
             let recognised = !m.stage.recognised.is_empty();
-            // Another boot from a copy of this disk may have gone on as the same actor; the one member that keeps that
-            // boot may be the one that has not answered.
-            let all_know_me = m.peers.keys().all(|peer| m.stage.recognised.contains(peer));
-            let is_vouched_for = is_alone || (m.stage.kept && all_know_me);
-            if self.identity.now().resumed && !is_vouched_for {
-                self.renew(effects);
-            }
             self.membership.stage.phase = Phase::Serving;
             // An image from before this boot stays an older one, however often it boots unheard.
             self.bump_tick(effects);

@@ -226,6 +226,9 @@ impl Node {
         self.look_at_members(now, effects);
         self.read_members_again(effects);
         self.store_identity_again(effects);
+        if self.membership.patience_is_over(self.config.join_patience_ms) {
+            self.leave_unvouched_actor(effects);
+        }
         self.members_are_ready(now, effects);
         self.try_to_join(now, effects);
         self.gossip_with_some(effects);

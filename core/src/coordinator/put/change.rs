@@ -65,7 +65,7 @@ impl Node {
                     self.write_failed(op, Problem::SiblingLimit { siblings: count, limit, context }, effects);
                     return Step::Done;
                 }
-                let Some(dot) = self.mint() else { return Step::NoDot(change) };
+                let Some(dot) = self.mint(effects) else { return Step::NoDot(change) };
                 let stamp = self.clock.issue(now, Stamp::default());
                 let Some(version) = version_of(change, stamp, request_id) else { return Step::Done };
                 let superseded = if self.mutant(Mutant::ContextIgnored) {
@@ -96,7 +96,7 @@ impl Node {
                     if fragments.len() > 1 {
                         return Step::JoinFirst(change);
                     }
-                    let Some(dot) = self.mint() else { return Step::NoDot(change) };
+                    let Some(dot) = self.mint(effects) else { return Step::NoDot(change) };
                     let call = PluginCall::Apply {
                         key: key_info(&active.target),
                         state: fragments.iter().next().map(|fragment| fragment.value.clone()),
@@ -106,7 +106,7 @@ impl Node {
                     };
                     return Step::Ask(dot, call);
                 }
-                let Some(dot) = self.mint() else { return Step::NoDot(change) };
+                let Some(dot) = self.mint(effects) else { return Step::NoDot(change) };
                 let stamp = self.clock.issue(now, Stamp::default());
                 let previous = self.previous(active, &known, dot);
                 let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return Step::Done };
