@@ -78,8 +78,10 @@ impl Node {
 
     /// Nobody waits for a member that is away: from now on this node is somebody else.
     pub(crate) fn leave_unvouched_actor(&mut self, effects: &mut Effects) {
-        if self.actor_is_unvouched() {
-            self.identity.now.resumed = false;
+        let is_unvouched = self.actor_is_unvouched();
+        // Asked once: what was vouched for stays so.
+        self.identity.now.resumed = false;
+        if is_unvouched {
             self.renew(effects);
         }
     }
