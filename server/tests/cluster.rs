@@ -85,10 +85,13 @@ impl Cluster {
         while !wished(&replies.message().await.unwrap().expect("the stream goes on")) {}
     }
 
-    /// Until all nodes are linked to all others.
+    /// Until all nodes are linked to all others, and serve.
     pub(crate) async fn formed(&self) {
         for node in 0..self.members.len() {
             self.wait(node, |topology| topology.nodes.iter().all(|node| node.up)).await;
+            while self.status(node).await.nodes.iter().any(|node| node.joining) {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
