@@ -12,11 +12,13 @@
 //!
 //! Absent: real time, threads, and chance that does not come from the seed.
 
+mod answers;
 pub mod bug;
 mod clients;
 mod dice;
 mod effects;
 pub mod faults;
+mod judging;
 mod machine;
 mod network;
 pub mod options;
