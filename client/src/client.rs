@@ -1,16 +1,17 @@
-//! The client itself: settings, links to nodes, and the loop that makes a request succeed if it
+//! The client itself: links to nodes, and the loop that makes a request succeed if it
 //! can.
 //!
-//! In: addresses; requests. Out: outcomes within their deadline. The loop only carries out what
+//! In: settings; requests. Out: outcomes within their deadline. The loop only carries out what
 //! `routing` and `retry` decide. Absent: what a request means; that is `keyspace` and `entry`.
 
 use crate::{
-    Admin, KEY_BYTES_MAX, Keyspace,
+    Admin, Builder, KEY_BYTES_MAX, Keyspace,
+    builder::Settings,
     entry::Written,
     error::Error,
     hedge::Hedge,
-    link::{Connect, Link},
-    retry::{self, Fate, Patience, Standing, Step},
+    link::Link,
+    retry::{self, Fate, Standing, Step},
     routing::Topology,
     topology,
 };
@@ -28,7 +29,6 @@ use std::{
     time::Duration,
 };
 use tokio::{task::AbortHandle, time::Instant};
-use tonic::transport::{Channel, Endpoint};
 
 /// A cluster. Cheap to clone; all clones share their connections.
 #[derive(Clone)]
@@ -44,25 +44,6 @@ pub(crate) struct Inner {
     random: Mutex<StdRng>,
     hedge: Hedge,
     follower: Mutex<Option<AbortHandle>>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) timeout: Duration,
-    pub(crate) attempt_timeout: Duration,
-    connect_timeout: Duration,
-    connect: Connect,
-    hedge_after: Duration,
-    seed: Option<u64>,
-    patience: Patience,
-    pipelined: bool,
-    follow_topology: bool,
-}
-
-/// Settings of a client before it connects.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    settings: Settings,
 }
 
 /// How long a request may take.
@@ -99,83 +80,13 @@ pub(crate) enum Repeat {
     Never,
 }
 
-impl Builder {
-    /// Time for a whole request, its retries included, unless the call says otherwise. 10 s.
-    pub fn timeout(mut self, timeout: Duration) -> Builder {
-        self.settings.timeout = timeout;
-        self
-    }
-
-    /// Time for one attempt: after it the next node is asked. 3 s.
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Builder {
-        self.settings.attempt_timeout = timeout;
-        self
-    }
-
-    /// Time for a connection to come about. 2 s.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Builder {
-        self.settings.connect_timeout = timeout;
-        self
-    }
-
-    /// When a node has left a read unanswered for so long, and for four times as long as slow answers take,
-    /// the next one is asked too, and the first answer counts. 250 ms; `Duration::MAX`: never.
-    pub fn hedge_after(mut self, after: Duration) -> Builder {
-        self.settings.hedge_after = after;
-        self
-    }
-
-    /// How connections come about, for those who go through a proxy or a Unix socket: gets an
-    /// endpoint with all settings made, gives a channel. [`Endpoint::connect_lazy`].
-    pub fn connector(mut self, connect: impl Fn(Endpoint) -> Channel + Send + Sync + 'static) -> Builder {
-        self.settings.connect = Connect::new(connect);
-        self
-    }
-
-    /// Draws request ids and jitter from a seed. For simulations: two clients with one seed take
-    /// each other's writes for repetitions of their own.
-    #[doc(hidden)]
-    pub fn seed(mut self, seed: u64) -> Builder {
-        self.settings.seed = Some(seed);
-        self
-    }
-
-    /// Attempts at most; 1 = no retries. 10.
-    pub fn attempts_max(mut self, attempts: u32) -> Builder {
-        self.settings.patience.attempts_max = attempts.max(1);
-        self
-    }
-
-    /// One stream to each node instead of a call for each request: some ten times cheaper when
-    /// many requests are in flight. Off.
-    pub fn pipelined(mut self, pipelined: bool) -> Builder {
-        self.settings.pipelined = pipelined;
-        self
-    }
-
-    /// Whether to route by the ring. Off, every request goes to the first of the given addresses
-    /// that answers. On.
-    pub fn follow_topology(mut self, follow: bool) -> Builder {
-        self.settings.follow_topology = follow;
-        self
-    }
-
-    /// Connects: any node of the cluster will do, several are safer.
-    pub async fn connect(
-        self,
-        addresses: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<Client, Error> {
-        let seeds: Vec<Arc<str>> = addresses.into_iter().map(|address| address.into().into()).collect();
-        if seeds.is_empty() {
-            return Err(Error::InvalidArgument {
-                field: "addresses".into(),
-                reason: "at least one is needed".into(),
-            });
-        }
-        let random = self.settings.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+impl Client {
+    /// Connects; at least one seed.
+    pub(crate) async fn start(settings: Settings, seeds: Vec<Arc<str>>) -> Result<Client, Error> {
+        let random = settings.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
         let inner = Inner {
-            hedge: Hedge::new(self.settings.hedge_after),
-            settings: self.settings,
+            hedge: Hedge::new(settings.hedge_after),
+            settings,
             seeds,
             links: Mutex::default(),
             topology: RwLock::new(Arc::new(Topology::empty())),
@@ -191,9 +102,7 @@ impl Builder {
         }
         Ok(client)
     }
-}
 
-impl Client {
     /// Connects with default settings: any node of the cluster will do, several are safer.
     pub async fn connect(addresses: impl IntoIterator<Item = impl Into<String>>) -> Result<Client, Error> {
         Client::builder().connect(addresses).await
@@ -201,19 +110,7 @@ impl Client {
 
     /// Settings first.
     pub fn builder() -> Builder {
-        Builder {
-            settings: Settings {
-                timeout: Duration::from_secs(10),
-                attempt_timeout: Duration::from_secs(3),
-                connect_timeout: Duration::from_secs(2),
-                connect: Connect::new(|endpoint| endpoint.connect_lazy()),
-                hedge_after: Duration::from_millis(250),
-                seed: None,
-                patience: Patience::default(),
-                pipelined: false,
-                follow_topology: true,
-            },
-        }
+        Builder::new()
     }
 
     /// The keys of a keyspace. Whether it exists shows with the first request.

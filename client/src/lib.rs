@@ -28,6 +28,7 @@
 
 mod admin;
 mod batch;
+mod builder;
 mod client;
 mod context;
 mod entry;
@@ -43,7 +44,8 @@ mod topology;
 
 pub use admin::{Admin, UploadProgress};
 pub use batch::Write;
-pub use client::{Builder, Client};
+pub use builder::Builder;
+pub use client::Client;
 pub use context::Context;
 pub use entry::{Content, Entry, Resolution, Sibling, State, Written};
 pub use error::{Error, Uncertain};
