@@ -111,6 +111,16 @@ fn every_detail_becomes_its_own_variant_with_its_facts() {
             "clock_skew",
             "the stamp is 900 ms ahead of the node's clock",
         ),
+        (
+            problem(Code::ResourceExhausted, Detail::KeyTooHot(v1::KeyTooHot { retry_after_ms: 7 })),
+            "key_too_hot",
+            "too many ask for this key; the node asks for 7 ms",
+        ),
+        (
+            problem(Code::Aborted, Detail::Late(v1::Late {})),
+            "late",
+            "the write reached the node too late; nothing was changed",
+        ),
     ];
     for (problem, code, what) in rows {
         // The same, whether it comes in a status or beside other outcomes.
