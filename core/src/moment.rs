@@ -22,6 +22,8 @@ use crate::request::Problem;
 
 /// No two clocks drift apart faster than one millisecond in so many.
 const DRIFT_ONE_IN: u64 = 1_000;
+/// How long a word counts beside later ones: a machine may have stood still with its clocks.
+const WORD_MS: u64 = 10_000;
 
 /// A moment in one boot of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +45,15 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// A member says how long it has run, which this node hears at its own `at_ms`. Of an older word and a newer one
-    /// that counts which says more, less what may be drift.
+    /// A member says how long it has run, which this node hears at its own `at_ms`. A word that was longer on its way
+    /// says less, and does not count beside a better one of late.
     pub(crate) fn hear(known: &mut Option<Told>, session: u64, running_ms: u64, at_ms: u64) {
-        let older = known.filter(|known| known.session == session).map_or(0, |known| known.at(at_ms));
-        *known = Some(Told { session, running_ms: running_ms.max(older), at_ms });
+        let says_more = |known: &Told| {
+            known.session == session && at_ms - known.at_ms <= WORD_MS && known.at(at_ms) > running_ms
+        };
+        if !known.as_ref().is_some_and(says_more) {
+            *known = Some(Told { session, running_ms, at_ms });
+        }
     }
 
     /// For how long it has run, at least, at this node's own `at_ms`.
