@@ -55,8 +55,15 @@ impl Ranges {
         if is_known || self.0.len() >= RANGES_MAX || range.0 >= range.1 {
             return false;
         }
+        self.forget(&range);
         self.0.insert(range, at);
         true
+    }
+
+    /// What lies within a range is repaired with it. Asked for once more, a peer that was damaged meanwhile could not give it,
+    /// and keys were called lost that are on this disk.
+    fn forget(&mut self, range: &(Bytes, Bytes)) {
+        self.0.retain(|(from, to), _| !(range.0 <= *from && *to <= range.1));
     }
 }
 
@@ -381,6 +388,7 @@ impl Node {
             }
             let scrub = &mut self.anti_entropy.scrub;
             scrub.seen.repaired += 1;
+            scrub.damaged.forget(&(from.clone(), to.clone()));
             scrub.reported.forget(&from, &to);
             // A table that was damaged before this actor's first dot holds none of its dots.
             if keyspace.0 != 0 && scrub.renewed_at.is_none_or(|at| at < seen) {

@@ -196,6 +196,25 @@ fn a_range_that_the_disk_cannot_read_is_written_anew_from_all_primaries_and_give
 }
 
 #[test]
+fn a_range_that_lies_within_another_is_repaired_with_it() {
+    let (mut cluster, key) = cluster(Policy::Siblings);
+    let (from, to) = lose_disk_range(&mut cluster, 1, &key);
+    let peer = NodeId::from_name("n2");
+    cluster.queue.push_back((1, Event::Link { peer, up: false }));
+    let within = (key.clone(), Bytes::from([&key[..], &[0]].concat()));
+    for range in [within.clone(), (from.clone(), to), (from, key.clone()), within] {
+        cluster.queue.push_back((1, Event::Damaged { ranges: vec![range] }));
+        cluster.run();
+        (0..3).for_each(|_| cluster.pass(1_000));
+    }
+    assert_eq!(cluster.nodes[1].scrub().damaged, 1);
+    cluster.queue.push_back((1, Event::Link { peer, up: true }));
+    scrub(&mut cluster);
+    let view = cluster.nodes[1].scrub();
+    assert_eq!((view.damaged, view.repaired), (0, 1));
+}
+
+#[test]
 fn damage_that_a_scan_meets_is_repaired_without_being_told() {
     let (mut cluster, key) = cluster(Policy::Siblings);
     for n in 0..600 {
