@@ -15,7 +15,7 @@
 //! the process stands still; what members tell of theirs. Out: moments, verdicts. Absent: wall clocks.
 
 use crate::event::Effects;
-use crate::id::{NodeId, OpId};
+use crate::id::{Millis, NodeId, OpId};
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::request::Problem;
@@ -88,6 +88,11 @@ impl Node {
             return Err(Problem::Late);
         }
         Ok(patience_ms.min(until.running_ms - self.running_ms))
+    }
+
+    /// What this node's own time will be when its clock, which says `now`, says `at`.
+    pub(crate) fn own_time_at(&self, now: Millis, at: Millis) -> u64 {
+        self.running_ms.saturating_add(at.since(now))
     }
 
     /// This node's own `until_ms`, in the time of `node`, as far as that has told.

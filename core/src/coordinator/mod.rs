@@ -58,8 +58,6 @@ pub(crate) struct Admitted {
     /// Whether stand-ins count.
     sloppy: bool,
     deadline: Millis,
-    /// The same by this node's own time.
-    until_ms: u64,
     /// Those of the key; this node is one of them, or stands in.
     primaries: Vec<NodeId>,
 }
@@ -87,7 +85,7 @@ impl Node {
                 return self.refuse(origin, problem, effects);
             }
         };
-        let (deadline, until_ms) = (now.after(patience), self.running_ms.saturating_add(patience));
+        let deadline = now.after(patience);
         let cost = load::cost(&request.operation);
         if let Err(problem) = self.load.admit(now, cost, &self.config) {
             self.counters.shed += 1;
@@ -126,7 +124,7 @@ impl Node {
             let first = !is_any_primary_reachable && stand_ins.first() == Some(&own);
             if !(asked || first) {
                 let candidates = primaries.iter().chain(&stand_ins).copied().collect::<Vec<_>>();
-                let times = (deadline, until_ms);
+                let times = (deadline, self.own_time_at(now, deadline));
                 return self.forward(origin, request, needed, times, &candidates, effects);
             }
         }
@@ -134,7 +132,7 @@ impl Node {
             self.counters.too_hot += 1;
             return self.refuse(origin, problem, effects);
         }
-        let admitted = Admitted { origin, target, needed, sloppy, deadline, until_ms, primaries };
+        let admitted = Admitted { origin, target, needed, sloppy, deadline, primaries };
         match request.operation {
             Operation::Get { want } => self.begin_read(now, admitted, get::Goal::Get(want), effects),
             Operation::Query { path } => self.begin_read(now, admitted, get::Goal::Query(path), effects),

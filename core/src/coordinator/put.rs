@@ -97,7 +97,7 @@ impl Node {
         operation: Operation,
         effects: &mut Effects,
     ) {
-        let Admitted { origin, target, needed, sloppy, deadline, until_ms, primaries } = admitted;
+        let Admitted { origin, target, needed, sloppy, deadline, primaries } = admitted;
         let (basis, request_id, change) = match operation {
             Operation::Put { value, content_type, basis, request_id, ttl_ms } => {
                 let expires_at = match expiry(now, &target, ttl_ms) {
@@ -139,7 +139,7 @@ impl Node {
             change: Some(change),
             tally: Tally::new(needed),
             deadline,
-            until_ms,
+            until_ms: self.own_time_at(now, deadline),
             minted: None,
         };
         self.admit(now, writing, effects);
@@ -156,6 +156,7 @@ impl Node {
     ) {
         let needed = target.entry.settings.n / 2 + 1;
         let primaries = self.ring.primaries(target.token, target.n());
+        let deadline = now.after(self.config.timeout_ms);
         let writing = Writing {
             origins: vec![Origin::Owner],
             target,
@@ -166,8 +167,8 @@ impl Node {
             context: Some(context),
             change: Some(change),
             tally: Tally::new(needed),
-            deadline: now.after(self.config.timeout_ms),
-            until_ms: self.running_ms.saturating_add(self.config.timeout_ms),
+            deadline,
+            until_ms: self.own_time_at(now, deadline),
             minted: None,
         };
         self.admit(now, writing, effects);

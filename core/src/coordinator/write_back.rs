@@ -121,11 +121,9 @@ impl Node {
                     u64::from(target.entry.settings.write_back_delay_ms.unwrap_or(0)).max(REST_MS_MIN);
                 self.write_backs.rests.insert(storage_key, now.after(rest_ms));
                 let needed = target.entry.settings.n / 2 + 1;
-                let timeout_ms = self.config.timeout_ms;
-                let (deadline, until_ms) =
-                    (now.after(timeout_ms), self.running_ms.saturating_add(timeout_ms));
+                let deadline = now.after(self.config.timeout_ms);
                 let (origin, sloppy) = (Origin::Owner, false);
-                let admitted = Admitted { origin, target, needed, sloppy, deadline, until_ms, primaries };
+                let admitted = Admitted { origin, target, needed, sloppy, deadline, primaries };
                 self.begin_read(now, admitted, Goal::WriteBack, effects);
             }
         }
