@@ -5,6 +5,7 @@
 //! `docs/testing.md`. Absent: real processes.
 
 mod algebra;
+mod pages;
 mod scenarios;
 mod small_model;
 
