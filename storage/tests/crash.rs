@@ -4,7 +4,8 @@
 //! there, lose power in a seeded way, and open what is left. Invariant: the state is the model's after some
 //! prefix of the writes that ends at or after the last durable acknowledgement; no write is there in part.
 //!
-//! The long run: `MERGANSER_CRASH_HISTORIES=1000 cargo test -p merganser-storage --release crash::`.
+//! The long run: `MERGANSER_CRASH_HISTORIES=1000 cargo test -p merganser-storage --release crash::`, of recoveries with
+//! `MERGANSER_CRASH_STRIDE=1` besides.
 
 use merganser_storage::fs::sim::SimFs;
 use merganser_storage::*;
@@ -131,6 +132,42 @@ fn a_crash_during_recovery_loses_nothing_either() {
             }
         }
     }
+}
+
+/// Each crash point of a history, and on what it leaves each crash point of the recovery: one in `stride` of those pairs,
+/// another one for each crash point. How many pairs that were.
+fn every_crash_within_recovery(seed: u64, acts: usize, stride: u64) -> u64 {
+    let whole = SimFs::new();
+    run(&whole, seed, acts);
+    let mut points = 0;
+    for at in 0..whole.ops() {
+        let fs = SimFs::new();
+        fs.kill_at(at);
+        let witness = run(&fs, seed, acts);
+        let image = fs.crash_image(at * 31 + seed);
+        let counting = image.crash_image(0);
+        drop(open(&counting).unwrap_or_else(|error| panic!("history {seed}, I/O {at}: {error}")));
+        for recovery_at in (at % stride..counting.ops()).step_by(stride as usize) {
+            let context = format!("history {seed}, I/O {at}, I/O {recovery_at} of recovery");
+            let again = image.crash_image(0);
+            again.kill_at(recovery_at);
+            drop(open(&again));
+            again.crash(at * 17 + recovery_at);
+            let (db, _) = open(&again).unwrap_or_else(|error| panic!("{context}: {error}"));
+            witness.check(&db, &context);
+            points += 1;
+        }
+    }
+    points
+}
+
+#[test]
+fn a_crash_at_every_io_of_the_recovery_from_a_crash_at_every_io_loses_nothing() {
+    let histories = std::env::var("MERGANSER_CRASH_HISTORIES").map_or(6, |text| text.parse().unwrap());
+    let stride = std::env::var("MERGANSER_CRASH_STRIDE").map_or(5, |text| text.parse().unwrap());
+    let points: u64 = (200..200 + histories).map(|seed| every_crash_within_recovery(seed, 60, stride)).sum();
+    println!("{points} crash points within recoveries of {histories} histories");
+    assert!(points > 2_000 * histories / stride, "{points} crash points are too few to mean anything");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn after_a_failed_sync_a_restart_makes_durable_whatever_it_serves() {
 
 #[test]
 fn failed_syncs_anywhere_poison_or_are_reported_and_lose_nothing() {
-    for kind in [OpKind::Sync, OpKind::SyncDir, OpKind::Write, OpKind::Name] {
+    for kind in [OpKind::Sync, OpKind::SyncDir, OpKind::Write, OpKind::Name, OpKind::Open] {
         for skip in 0..40 {
             let fs = SimFs::new();
             let (db, _) = open(&fs).unwrap();
@@ -276,4 +276,39 @@ fn a_log_that_cannot_be_started_is_not_tried_again_with_each_write() {
     assert!((2..=16).contains(&tried) && taken > 50, "{tried} file numbers for {taken} writes");
     assert_eq!(contents(&db).unwrap(), model);
     assert_eq!(contents(&open(&fs.crash_image(1)).unwrap().0).unwrap(), model);
+}
+
+/// Variant A of a log that was never started: a rotation gets a name for the next log and no handle, which is what a
+/// process without file descriptors sees.
+#[test]
+fn a_rotation_without_file_descriptors_never_makes_the_next_open_fail() {
+    for fault in [OpKind::Open, OpKind::Name, OpKind::Write] {
+        for (skip, times) in (0..6).flat_map(|skip| (1..4).map(move |times| (skip, times))) {
+            let fs = SimFs::new();
+            let (db, _) = open(&fs).unwrap();
+            let mut model = Model::default();
+            let context = format!("{fault:?}, {skip} spared, {times} hit");
+            for n in 0..60 {
+                // The second rotation finds a spare file.
+                if n == 24 {
+                    let path_contains = Some(".wal".to_owned());
+                    fs.inject(Fault { kind: fault, path_contains, skip, times, effect: FaultEffect::Io });
+                }
+                let op = vec![put(&format!("k{n}"), &"v".repeat(400))];
+                match db.write(op.clone(), Durability::Sync) {
+                    Ok(()) => model.apply(&op),
+                    // A write that fails poisons; an open or a name does not.
+                    Err(Error::Poisoned { .. }) if fault == OpKind::Write => break,
+                    Err(error) => panic!("{context}: {error}"),
+                }
+                if n % 6 == 0 {
+                    rest(&db);
+                }
+                // Any restart, before or after the flush that raises the floor.
+                let image = fs.crash_image(n);
+                let (reopened, _) = open(&image).unwrap_or_else(|error| panic!("{context}, {n}: {error}"));
+                assert_eq!(contents(&reopened).unwrap(), model, "{context}, {n}");
+            }
+        }
+    }
 }

@@ -118,7 +118,7 @@ impl Inner {
     }
 
     /// Takes a file's name away. What stays is an orphan, which the next open removes.
-    fn discard(&self, path: &Path) {
+    pub(super) fn discard(&self, path: &Path) {
         if let Err(error) = self.fs.unlink(path) {
             tracing::warn!(file = %path.display(), %error, "could not remove a file that is no longer needed");
         }

@@ -69,7 +69,9 @@ pub(super) fn open(
     })?;
     let found = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
     let files: Vec<FileKind> = found.iter().filter_map(|name| file_kind(name)).collect();
+    let next_file = files.iter().map(FileKind::number).max().unwrap_or(0);
     let mut recovery = Recovery::default();
+    let files = remove_unfinished(fs.as_ref(), dir, files, &mut recovery)?;
     let mut levels = match manifest::current(fs.as_ref(), dir)? {
         Some(number) => {
             let contents = manifest::load(fs.as_ref(), dir, number)?;
@@ -91,15 +93,12 @@ pub(super) fn open(
     };
     let tables = newest_first.into_iter().map(open_table).collect::<Result<Vec<_>, Error>>()?;
     recovery.tables = tables.len();
-    let next_file =
-        AtomicU64::new(1 + files.iter().map(FileKind::number).max().unwrap_or(0).max(levels.log_floor));
+    let next_file = AtomicU64::new(1 + next_file.max(levels.log_floor));
 
     let logs = find_logs(fs.as_ref(), dir, &files, levels.log_floor)?;
     check_logs(dir, &files, &logs, &levels, recovery.created)?;
-    let spare = files.iter().filter_map(|kind| match kind {
-        FileKind::Log(number) if *number < levels.log_floor => Some(*number),
-        _ => None,
-    });
+    // Before the new log is written: it may need the room.
+    let spare = free_room(fs.as_ref(), dir, &files, &levels, &logs, &mut recovery)?;
     let plan = Replay {
         fs: fs.as_ref(),
         dir,
@@ -107,16 +106,16 @@ pub(super) fn open(
         fold: fold.as_ref(),
         levels: &levels,
         log_number: next_file.fetch_add(1, Ordering::Relaxed),
-        spare: spare.max(),
+        spare,
     };
-    let (log_number, used) = (plan.log_number, plan.spare.map(FileKind::Log));
+    let log_number = plan.log_number;
+    let replayed_logs: Vec<PathBuf> = logs.iter().map(|log| log.path.clone()).collect();
     let replayed = plan.run(logs, &mut recovery)?;
     // The new log stands for all older ones already; the manifest follows.
     levels.log_floor = log_number;
     let manifest_number = next_file.fetch_add(1, Ordering::Relaxed);
     let manifest = ManifestWriter::create(fs.as_ref(), dir, manifest_number, &levels)?;
-    let left: Vec<FileKind> = files.into_iter().filter(|kind| Some(*kind) != used).collect();
-    let spare_logs = clean_up(fs.as_ref(), dir, &left, &levels, &options, &mut recovery)?;
+    let spare_logs = clean_up(fs.as_ref(), dir, &files, replayed_logs, &options)?;
 
     let cache = Cache::new(options.cache_bytes);
     cache.reserve(tables.iter().map(|table| table.resident_bytes()).sum());
@@ -177,32 +176,78 @@ fn check_logs(
     }
 }
 
-/// Removes what is not part of the database any more; old logs are kept for reuse.
-fn clean_up(
+/// Removes logs that an open did not finish: they count for nothing, whatever they hold. This comes before anything is
+/// written, so that a node that is started again and again on a full disk takes none of the room that is made for it.
+fn remove_unfinished(
+    fs: &dyn Fs,
+    dir: &Path,
+    files: Vec<FileKind>,
+    recovery: &mut Recovery,
+) -> Result<Vec<FileKind>, Error> {
+    let mut kept = Vec::new();
+    for kind in files {
+        if let FileKind::LogTemporary(number) = kind {
+            remove(fs, &names::log_temporary(dir, number))?;
+            recovery.orphans_removed += 1;
+        } else {
+            kept.push(kind);
+        }
+    }
+    Ok(kept)
+}
+
+/// Removes tables that no manifest names and logs that nobody needs, but for one, whose number this answers: writing to
+/// a file that was written before is cheaper to sync than filling a new one.
+fn free_room(
     fs: &dyn Fs,
     dir: &Path,
     files: &[FileKind],
     levels: &Levels,
-    options: &Options,
+    logs: &[FoundLog],
     recovery: &mut Recovery,
-) -> Result<Vec<PathBuf>, Error> {
-    let mut spare_logs = Vec::new();
-    for kind in files {
-        let (path, orphan) = match kind {
-            FileKind::Log(number) => (names::log(dir, *number), false),
-            FileKind::LogTemporary(number) => (names::log_temporary(dir, *number), true),
-            FileKind::Table(number) if !levels.tables.contains_key(number) => {
-                (names::table(dir, *number), true)
-            }
-            FileKind::Manifest(number) => (dir.join(names::manifest_name(*number)), false),
-            FileKind::Table(_) | FileKind::Current => continue,
-        };
-        if matches!(kind, FileKind::Log(_)) && spare_logs.len() < options.log_files_recycled_max {
-            spare_logs.push(path);
-            continue;
-        }
-        fs.unlink(&path).map_err(|e| Error::io("remove", &path, e))?;
-        recovery.orphans_removed += usize::from(orphan);
+) -> Result<Option<u64>, Error> {
+    let is_needed = |number: u64| logs.iter().any(|log| log.header.number == number);
+    let unneeded = |kind: &FileKind| match kind {
+        FileKind::Log(number) if !is_needed(*number) => Some(*number),
+        _ => None,
+    };
+    let spare = files.iter().filter_map(unneeded).max();
+    if logs.first().is_some_and(|first| first.header.restart) && spare.is_some() {
+        // What stands for older logs must have its name for good before they go.
+        fs.sync_dir(dir).map_err(|e| Error::failed_sync(dir, e))?;
     }
+    for kind in files {
+        match kind {
+            FileKind::Log(number) if !is_needed(*number) && Some(*number) != spare => {
+                remove(fs, &names::log(dir, *number))?;
+            }
+            FileKind::Table(number) if !levels.tables.contains_key(number) => {
+                remove(fs, &names::table(dir, *number))?;
+                recovery.orphans_removed += 1;
+            }
+            _ => {}
+        }
+    }
+    Ok(spare)
+}
+
+/// Removes what the new log and the new manifest stand for; some old logs are kept for reuse.
+fn clean_up(
+    fs: &dyn Fs,
+    dir: &Path,
+    files: &[FileKind],
+    mut old_logs: Vec<PathBuf>,
+    options: &Options,
+) -> Result<Vec<PathBuf>, Error> {
+    let spare_logs = old_logs.split_off(old_logs.len().saturating_sub(options.log_files_recycled_max));
+    let manifests = files.iter().filter_map(|kind| match kind {
+        FileKind::Manifest(number) => Some(dir.join(names::manifest_name(*number))),
+        _ => None,
+    });
+    old_logs.into_iter().chain(manifests).try_for_each(|path| remove(fs, &path))?;
     Ok(spare_logs)
+}
+
+fn remove(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
+    fs.unlink(path).map_err(|e| Error::io("remove", path, e))
 }

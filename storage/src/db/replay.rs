@@ -25,7 +25,7 @@ use crate::wal::writer::LogWriter;
 
 /// A log on disk whose header was read.
 pub(super) struct FoundLog {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) header: LogHeader,
     pub(super) bytes: Bytes,
 }
@@ -37,7 +37,11 @@ pub(super) struct Replayed {
     pub(super) sequence_next: u64,
 }
 
-/// Reads the headers of all logs from `floor` on and keeps those that were started.
+/// Reads the logs that count, oldest first: the newest that was begun by a restart, which stands for all older ones,
+/// and those after it; without one, all from `floor` on.
+///
+/// A file that was never started is no log: its rotation failed, or the power went. Each header names the log before
+/// it, so a log that is missing, or whose header was lost after it was started, shows all the same.
 pub(super) fn find_logs(
     fs: &dyn Fs,
     dir: &Path,
@@ -47,24 +51,19 @@ pub(super) fn find_logs(
     let mut numbers: Vec<u64> =
         files.iter().filter_map(|kind| if let FileKind::Log(n) = kind { Some(*n) } else { None }).collect();
     numbers.retain(|number| *number >= floor);
-    numbers.sort_unstable();
+    numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
     let mut found: Vec<FoundLog> = Vec::new();
-    let mut unstarted: Option<PathBuf> = None;
     for number in numbers {
         let path = names::log(dir, number);
         let bytes = read_whole(fs, &path)?;
-        match started_header(&bytes, number, &path)? {
-            Some(_) if unstarted.is_some() => {
-                let path = unstarted.expect("just looked");
-                return Err(Error::corruption(&path, 0, "a log without a header has a successor"));
-            }
-            Some(header) => found.push(FoundLog { path, header, bytes }),
-            None => unstarted = Some(path),
+        let Some(header) = started_header(&bytes, number, &path)? else { continue };
+        let restart = header.restart;
+        found.push(FoundLog { path, header, bytes });
+        if restart {
+            break;
         }
     }
-    if let Some(restart) = found.iter().rposition(|log| log.header.restart) {
-        found.drain(..restart);
-    }
+    found.reverse();
     for pair in found.windows(2) {
         if pair[1].header.previous != pair[0].header.number {
             let what = format!("log {} is missing before it", pair[1].header.previous);
@@ -117,8 +116,21 @@ pub(super) struct Replay<'a> {
 impl Replay<'_> {
     /// Replays logs into a memtable and copies their sound frames into a new log, which is durable before it
     /// gets its name, and which from then on stands for all of them.
+    ///
+    /// A failed replay leaves the disk no fuller than it was.
     pub(super) fn run(&self, logs: Vec<FoundLog>, recovery: &mut Recovery) -> Result<Replayed, Error> {
         let contents = read_all(logs, recovery)?;
+        self.copy(contents, recovery).inspect_err(|_| {
+            // Gone already if nothing was made, or if the new log has its name.
+            let _ = self.fs.unlink(&names::log_temporary(self.dir, self.log_number));
+        })
+    }
+
+    fn copy(
+        &self,
+        contents: Vec<(FoundLog, LogContents)>,
+        recovery: &mut Recovery,
+    ) -> Result<Replayed, Error> {
         let frames = contents.iter().flat_map(|(_, read)| &read.frames);
         let durable_len = HEADER_BYTES + frames.map(|frame| frame.header.frame_len()).sum::<u64>();
         let header = LogHeader {
@@ -208,7 +220,7 @@ fn log_salt(number: u64, hash_seed: u64) -> u64 {
 impl Inner {
     /// Makes the next log: durable header, durable name, before any frame.
     ///
-    /// Failing before the header is written is harmless and reported as such. After that, a half-made log
+    /// Failing before the header is whole is harmless and reported as such. After that, a half-made log
     /// could vouch for a length of its predecessor that is soon outdated: then the database is poisoned.
     pub(super) fn start_log(&self, previous: &LogWriter) -> Result<LogWriter, Error> {
         let number = self.new_file_number();
@@ -222,7 +234,15 @@ impl Inner {
             previous_len: previous.written(),
             durable_len: HEADER_BYTES,
         };
-        let started = LogWriter::start(file, &path, &header).map_err(|error| self.poison(&error))?;
+        let mut started = LogWriter::unsynced(file, &path, &header).map_err(|error| match error {
+            // A header that is not whole is none.
+            Error::NoSpace { .. } => {
+                self.discard(&path);
+                error
+            }
+            other => self.poison(&other),
+        })?;
+        started.sync().map_err(|error| self.poison(&error))?;
         self.fs.sync_dir(&self.dir).map_err(|e| self.poison(&Error::failed_sync(&self.dir, e)))?;
         Ok(started)
     }
@@ -231,17 +251,21 @@ impl Inner {
     fn log_file(&self, path: &Path) -> Result<Arc<dyn File>, Error> {
         let spare = self.ledger.lock().spare_logs.pop();
         if let Some(spare) = spare {
+            // Opened before it is renamed: a file that cannot be opened keeps its old name, and its use as a spare.
             // Its old header and frames carry another number, so they count for nothing.
-            let reused = self.fs.rename(&spare, path).and_then(|()| self.fs.open(path));
-            match reused {
+            let opened = self.fs.open(&spare).and_then(|file| self.fs.rename(&spare, path).map(|()| file));
+            match opened {
                 Ok(file) => return Ok(file),
-                Err(error) => tracing::warn!(file = %spare.display(), %error, "could not reuse a log file"),
+                Err(error) => {
+                    tracing::warn!(file = %spare.display(), %error, "could not reuse a log file");
+                    self.ledger.lock().spare_logs.push(spare);
+                }
             }
         }
         let file = self.fs.create(path).map_err(|e| Error::io("create", path, e))?;
         if let Err(error) = file.allocate(self.options.log_file_bytes) {
-            // An empty file does no harm; the next open removes it.
-            let _ = self.fs.unlink(path);
+            // A file that stays all the same was never started: it counts for nothing, and the next open removes it.
+            self.discard(path);
             return Err(Error::io("allocate", path, error));
         }
         Ok(file)

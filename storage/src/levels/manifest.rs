@@ -98,12 +98,29 @@ impl ManifestWriter {
         levels: &Levels,
     ) -> Result<ManifestWriter, Error> {
         let path = dir.join(names::manifest_name(number));
+        let made = ManifestWriter::write_snapshot(fs, dir, number, levels, &path);
+        made.and_then(|writer| point_to(fs, dir, number).map(|()| writer)).inspect_err(|_| {
+            // A full disk must not get fuller with each attempt.
+            if !matches!(current(fs, dir), Ok(Some(pointed)) if pointed == number) {
+                let _ = fs.unlink(&dir.join(names::CURRENT_TEMPORARY));
+                let _ = fs.unlink(&path);
+            }
+        })
+    }
+
+    fn write_snapshot(
+        fs: &dyn Fs,
+        dir: &Path,
+        number: u64,
+        levels: &Levels,
+        path: &Path,
+    ) -> Result<ManifestWriter, Error> {
+        let path = path.to_owned();
         let file = fs.create(&path).map_err(|e| Error::io("create", &path, e))?;
         file.write_at(&[IoSlice::new(&header(number))], 0).map_err(|e| Error::io("write", &path, e))?;
         let mut writer = ManifestWriter { file, path, number, written: HEADER_BYTES };
         writer.append(&levels.snapshot())?;
         fs.sync_dir(dir).map_err(|e| Error::failed_sync(dir, e))?;
-        point_to(fs, dir, number)?;
         Ok(writer)
     }
 

@@ -25,14 +25,7 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Writes a header and makes it durable. The name is the caller's affair.
-    pub(crate) fn start(file: Arc<dyn File>, path: &Path, header: &LogHeader) -> Result<LogWriter, Error> {
-        let mut writer = LogWriter::unsynced(file, path, header)?;
-        writer.sync()?;
-        Ok(writer)
-    }
-
-    /// As `start`, but the first sync is left to the caller, who has frames to add first.
+    /// Writes a header. Its sync is the caller's affair, as its name is.
     pub(crate) fn unsynced(file: Arc<dyn File>, path: &Path, header: &LogHeader) -> Result<LogWriter, Error> {
         file.write_at(&[IoSlice::new(&header.encode())], 0).map_err(|e| Error::io("write", path, e))?;
         Ok(LogWriter {
