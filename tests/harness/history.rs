@@ -11,6 +11,7 @@
 //! Absent: judgement.
 
 use crate::losses::Losses;
+use crate::models::{Models, TypeOp};
 use bytes::Bytes;
 use merganser_core::catalog::{DeleteSemantics, Policy};
 use merganser_core::event::Durability;
@@ -55,8 +56,8 @@ pub enum What {
     Put(Bytes, Vec<u64>),
     /// A delete.
     Delete,
-    /// An operation that adds an amount.
-    Apply(u64),
+    /// An operation of a shipped type.
+    Apply(TypeOp),
     /// A projection.
     Query,
 }
@@ -193,6 +194,8 @@ pub struct History {
     tombstones: BTreeMap<KeyIndex, Vec<Dot>>,
     /// Of each actor, up to which dot it had issued when, in order.
     issued: BTreeMap<ActorId, Vec<(u64, u64)>>,
+    /// What states of shipped types hold.
+    pub models: Models,
     /// What machines lost.
     pub losses: Losses,
 }

@@ -4,6 +4,7 @@
 //! ```text
 //!   sim/       the world: nodes, network, disks, plugins, clients, faults; one clock, one seed
 //!   history    what clients asked and were told; what states showed
+//!   models     what the state of a shipped type must mean
 //!   losses     what machines lost, and what that excuses
 //!   properties what must hold, one file each
 //!   scenarios  bugs of others, each as a story
@@ -19,6 +20,7 @@
 pub mod anti_entropy_cost;
 pub mod history;
 pub mod losses;
+pub mod models;
 pub mod properties;
 pub mod scenarios;
 pub mod sim;

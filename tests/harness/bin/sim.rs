@@ -23,6 +23,7 @@ sim: the cluster in one thread, from one seed
   --seeds N        run seeds 1..=N (default 3000), kept ones first
   --from S         begin at seed S instead of 1
   --ops N          client requests of each run (default 200)
+  --windows        with --seeds: only runs in which stand-ins coordinate many operations of shipped types
   --seed S         run this seed alone
   --options LINE   run this line of expanded options alone
   --trace          with --seed or --options: print every step
@@ -44,6 +45,7 @@ struct Arguments {
     seeds: Option<u64>,
     from: Option<u64>,
     ops: Option<u64>,
+    windows: bool,
     seed: Option<u64>,
     options: Option<String>,
     trace: bool,
@@ -69,6 +71,7 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
             "--seeds" => parsed.seeds = Some(value()?.parse()?),
             "--from" => parsed.from = Some(value()?.parse()?),
             "--ops" => parsed.ops = Some(value()?.parse()?),
+            "--windows" => parsed.windows = true,
             "--seed" => parsed.seed = Some(value()?.parse()?),
             "--options" => parsed.options = Some(value()?),
             "--trace" => parsed.trace = true,
@@ -197,7 +200,8 @@ fn many(arguments: &Arguments, ops: u64, threads: usize) -> anyhow::Result<bool>
             let _flushed = std::io::stdout().flush();
         }
     };
-    let make = |index| Options { bug: arguments.bug, ..Options::from_seed(from + index, ops) };
+    let draw = if arguments.windows { Options::windows } else { Options::from_seed };
+    let make = |index| Options { bug: arguments.bug, ..draw(from + index, ops) };
     let new = seeds::sweep(count, threads, failures, make, show);
     println!();
     tell_summary(&new, begun, ops, threads);

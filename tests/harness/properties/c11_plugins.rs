@@ -11,14 +11,13 @@ use super::{
     c1_no_lost_ack::{ids_of, written},
 };
 use crate::history::{History, KeyIndex};
-use crate::sim::plugins::{self, StandIn};
-use bytes::Bytes;
+use crate::sim::plugins::Plugin;
 use merganser_core::catalog::DeleteSemantics;
 use merganser_core::plugin::{PluginAnswer, PluginCall};
 use merganser_core::version::KeyState;
 
-/// A question, and the stand-in's answer to it.
-pub fn on_call(stand_in: StandIn, call: &PluginCall, answer: &PluginAnswer) -> Check {
+/// A question, and the plugin's answer to it.
+pub fn on_call(plugin: Plugin, call: &PluginCall, answer: &PluginAnswer) -> Check {
     let mut permuted = call.clone();
     match &mut permuted {
         PluginCall::Resolve { siblings, .. } => {
@@ -38,8 +37,8 @@ pub fn on_call(stand_in: StandIn, call: &PluginCall, answer: &PluginAnswer) -> C
         }
         _ => {}
     }
-    if stand_in.answer(&permuted) != *answer || stand_in.answer(call) != *answer {
-        return broken("C11", format!("{stand_in:?} answers {call:?} in two ways"));
+    if plugin.answer(&permuted) != *answer || plugin.answer(call) != *answer {
+        return broken("C11", format!("{plugin:?} answers {call:?} in two ways"));
     }
     Ok(())
 }
@@ -49,13 +48,15 @@ pub(super) fn on_state(history: &History, key: KeyIndex, state: &KeyState) -> Ch
         KeyState::Causal(siblings) => {
             for (dot, version) in siblings.iter().filter(|(_, version)| version.receipt.is_some()) {
                 let from = version.receipt.as_ref().map_or(&[][..], |receipt| &receipt.merged_from);
-                let facts: Vec<_> = from.iter().filter_map(|dot| history.dots.get(dot)).collect();
+                let facts: Vec<_> =
+                    from.iter().filter_map(|dot| Some((*dot, history.dots.get(dot)?))).collect();
                 let shows_deletes = history.keys[key].deletes == DeleteSemantics::PluginDecides;
-                let shown = facts.iter().filter(|fact| fact.value.is_some() || shows_deletes);
-                let contents: Vec<Option<&Bytes>> = shown.map(|fact| fact.value.as_ref()).collect();
-                let expected = match plugins::resolve(&contents) {
-                    PluginAnswer::Value(value) => Some(Some(value)),
-                    PluginAnswer::Delete => Some(None),
+                let shown = facts.iter().filter(|(_, fact)| fact.value.is_some() || shows_deletes);
+                let shown: Vec<_> = shown.copied().collect();
+                let answer = Plugin::of_key(history, key).map(|plugin| plugin.resolution(&shown));
+                let expected = match answer {
+                    Some(PluginAnswer::Value(value)) => Some(Some(value)),
+                    Some(PluginAnswer::Delete) => Some(None),
                     _ => None,
                 };
                 let stored = Some(version.content.value().cloned());

@@ -11,6 +11,7 @@ use crate::history::{END, History, KeyIndex, Op, What};
 use crate::sim::plugins;
 use merganser_core::catalog::DeleteSemantics;
 use merganser_core::id::Dot;
+use merganser_core::plugin::World;
 use merganser_core::version::KeyState;
 use std::collections::BTreeSet;
 
@@ -79,15 +80,18 @@ fn is_retired_delete(history: &History, end: &Final, dot: Dot) -> bool {
     is_gone && is_retired && history.reach([dot].into_iter()).iter().all(|seen| !live.contains(seen))
 }
 
-/// The writes in a lattice value; of a counter, the operations. None if it is neither.
-pub(super) fn ids_of(history: &History, key: KeyIndex, value: &bytes::Bytes) -> Option<Vec<u64>> {
-    let stand_in = history.keys[key].policy.plugin().and_then(|plugin| plugins::StandIn::of(plugin.hash));
-    if stand_in == Some(plugins::StandIn::Counter) {
-        let operations = plugins::operations(value)?;
-        let of = |id: &[u8; 16]| history.op_of(merganser_core::id::RequestId(*id)).map(History::write_id);
-        return operations.keys().map(of).collect();
+/// The writes in a value that a plugin made or a client put; of a shipped type, the operations. None if it is neither.
+pub(crate) fn ids_of(history: &History, key: KeyIndex, value: &bytes::Bytes) -> Option<Vec<u64>> {
+    match plugins::Plugin::of_key(history, key) {
+        Some(plugin) if plugin.world() == World::ReplicatedType => {
+            Some(history.models.ops(value)?.into_iter().map(History::write_id).collect())
+        }
+        Some(plugins::Plugin::Values) => match history.models.ids_of_answer(value) {
+            Some(ids) => Some(ids.to_vec()),
+            None => plugins::ids(value),
+        },
+        _ => plugins::ids(value),
     }
-    plugins::ids(value)
 }
 
 /// The writes that an op joins in.

@@ -3,7 +3,7 @@
 //! ```text
 //!   on_state   every state that a node writes or sends, once each     c3 c4 c5 c9 c11
 //!   on_reply   the instant at which a client is told OK               c2 c5 c8 c9 c10 c13
-//!   on_call    every question to a plugin                             c11
+//!   on_call    every question to a plugin                             c11 c15
 //!   on_boot    a disk is opened again                                 c12
 //!   healthy    faults have stopped                                    c14
 //!   at_end     the cluster has come together                          c1 c4 c6 c7 c9 c10 c12
@@ -18,6 +18,10 @@ pub mod c12_disk;
 pub mod c13_members;
 pub mod c13_presence;
 pub mod c14_progress;
+pub mod c15_counter;
+pub mod c15_exact;
+pub mod c15_map;
+pub mod c15_set;
 pub mod c1_no_lost_ack;
 pub mod c2_durable_at_ack;
 pub mod c3_dot_uniqueness;
@@ -35,7 +39,7 @@ use merganser_core::version::KeyState;
 /// A property that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// `C1` to `C14`, or what the run died of.
+    /// `C1` to `C15`, or what the run died of.
     pub property: &'static str,
     /// What was seen, with names that the trace uses.
     pub text: String,

@@ -104,7 +104,7 @@ impl World {
                 ttl_ms: plan.ttl_ms,
             },
             What::Delete => Operation::Delete { basis: plan.basis, request_id },
-            What::Apply(amount) => Operation::Apply { op: super::plugins::add(amount), request_id },
+            What::Apply(op) => Operation::Apply { op: op.bytes(), request_id },
             What::Query => Operation::Query { path: Bytes::new() },
         };
         let timeout_ms = if self.healthy { 5_000 } else { self.client_dice.between(20, 800) };

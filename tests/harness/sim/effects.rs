@@ -8,10 +8,10 @@ use super::bug::Bug;
 use super::faults::Undo;
 use super::machine::{to_core, to_durability, to_failure, to_op};
 use super::network::Fate;
-use super::plugins::StandIn;
+use super::plugins::Plugin;
 use super::trace::hash_bytes;
 use super::world::{Due, World};
-use crate::properties::{self, Check, broken, c11_plugins, c13_members, c13_presence};
+use crate::properties::{self, Check, broken, c11_plugins, c13_members, c13_presence, c15_exact};
 use bytes::Bytes;
 use merganser_core::event::{Durability, Effect, Effects, Event, Notice, Record, ScanPage, StorageFailure};
 use merganser_core::id::{NodeId, Ticket};
@@ -84,8 +84,8 @@ impl World {
                 }
                 Effect::Excise { from, to, seen } => self.excise(node, KeySpan { from, to }, seen),
                 Effect::Plugin { ticket, plugin, call } => {
-                    let answer = match StandIn::of(plugin) {
-                        Some(stand_in) => self.call(stand_in, &call)?,
+                    let answer = match Plugin::of(plugin) {
+                        Some(plugin) => self.call(plugin, &call)?,
                         None => PluginAnswer::Failed("there is no such module".into()),
                     };
                     let us_max = self.with_stragglers(self.options.plugin_us_max);
@@ -175,9 +175,10 @@ impl World {
         self.schedule(after, Due::Tell { node, boot, event: Box::new(event) });
     }
 
-    fn call(&mut self, stand_in: StandIn, call: &PluginCall) -> Result<PluginAnswer, properties::Violation> {
-        let answer = stand_in.answer(call);
-        c11_plugins::on_call(stand_in, call, &answer)?;
+    fn call(&mut self, plugin: Plugin, call: &PluginCall) -> Result<PluginAnswer, properties::Violation> {
+        let answer = plugin.answer(call);
+        c11_plugins::on_call(plugin, call, &answer)?;
+        c15_exact::on_call(&mut self.history, plugin, call, &answer)?;
         let fails = self.plugins_out || self.dice.chance(self.options.plugin_failure_permille);
         let answer = if self.trouble && fails { PluginAnswer::Failed("out of fuel".into()) } else { answer };
         let kind = match &answer {
@@ -188,8 +189,8 @@ impl World {
             PluginAnswer::Rejected { .. } => "plugin rejected",
             PluginAnswer::Failed(_) => "plugin failed",
         };
-        self.trace.note(self.now_us, "pl", [stand_in as u64, kind.len() as u64, 0], || {
-            format!("{stand_in:?}: {call:?} → {answer:?}")
+        self.trace.note(self.now_us, "pl", [plugin as u64, kind.len() as u64, 0], || {
+            format!("{plugin:?}: {call:?} → {answer:?}")
         });
         self.count(kind);
         Ok(answer)

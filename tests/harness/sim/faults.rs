@@ -55,11 +55,13 @@ pub enum FaultKind {
     RolledBackDisk,
     /// A bit of a table on disk is another one. Under the same rule.
     BitRot,
+    /// All replicas of a key are cut off from all other nodes: on the other side stand-ins coordinate.
+    ReplicasAway,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 20] = [
+    pub const ALL: [FaultKind; 21] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::Blackout,
@@ -80,6 +82,7 @@ impl FaultKind {
         FaultKind::SilentOneWay,
         FaultKind::RolledBackDisk,
         FaultKind::BitRot,
+        FaultKind::ReplicasAway,
     ];
 
     /// Its bit in `Options::faults`.
@@ -121,7 +124,7 @@ impl World {
             FaultKind::ALL.into_iter().filter(|kind| self.options.allows(*kind)).collect();
         let Some(kind) = self.fault_dice.pick(&kinds).copied() else { return Ok(()) };
         let node = self.fault_dice.below(self.machines.len() as u64) as usize;
-        let lasts = self.fault_dice.between(1_000, self.options.fault_us_max);
+        let lasts = self.fault_dice.between(self.options.fault_us_min.max(1_000), self.options.fault_us_max);
         self.inflict(kind, node, lasts)
     }
 
@@ -174,15 +177,16 @@ impl World {
             }
             FaultKind::Partition => {
                 let side = self.fault_dice.between(1, (1 << self.machines.len()) - 2);
-                let apart = |a: usize, b: usize| (side >> a & 1) != (side >> b & 1);
-                let all = 0..self.machines.len();
-                let links: Vec<(usize, usize)> = all
-                    .clone()
-                    .flat_map(|a| all.clone().map(move |b| (a, b)))
-                    .filter(|(a, b)| apart(*a, *b))
-                    .collect();
                 self.strike(kind, node, side);
-                self.cut(links, lasts);
+                self.part(side, lasts);
+            }
+            FaultKind::ReplicasAway => {
+                let key = self.fault_dice.below(self.history.keys.len() as u64) as usize;
+                let replicas = self.primaries(key);
+                let side =
+                    replicas.iter().filter_map(|id| self.node_of(*id)).fold(0, |side, a| side | 1 << a);
+                self.strike(kind, node, side);
+                self.part(side, lasts);
             }
             FaultKind::OneWayCut => {
                 self.strike(kind, node, peer as u64);
@@ -412,6 +416,18 @@ impl World {
             self.tell_link(*to, *from, false);
         }
         self.schedule(lasts, Due::Undo(Undo::Mend { links }));
+    }
+
+    /// Cuts the nodes whose bits are set off from those whose bits are not.
+    fn part(&mut self, side: u64, lasts: u64) {
+        let apart = |a: usize, b: usize| (side >> a & 1) != (side >> b & 1);
+        let all = 0..self.machines.len();
+        let links: Vec<(usize, usize)> = all
+            .clone()
+            .flat_map(|a| all.clone().map(move |b| (a, b)))
+            .filter(|(a, b)| apart(*a, *b))
+            .collect();
+        self.cut(links, lasts);
     }
 
     fn links_down(&mut self, node: usize) {

@@ -4,7 +4,7 @@
 //!   options ─▶ world: a queue of (time, sequence, event)
 //!                │  machine   a production Node on a production Db on a simulated disk
 //!                │  network   when a message arrives, if at all
-//!                │  plugins   native stand-ins
+//!                │  plugins   the shipped ones as native code, and stand-ins
 //!                │  workload  clients
 //!                └─ faults    what goes wrong, within what N and W survive
 //!   run ─▶ report: the first violation, a hash of the trace, what was covered
@@ -20,6 +20,7 @@ mod effects;
 pub mod faults;
 mod judging;
 mod machine;
+mod native;
 mod network;
 pub mod options;
 pub mod plugins;
@@ -36,3 +37,4 @@ pub mod world;
 
 pub use options::Options;
 pub use run::{Report, run};
+pub(crate) use workload::PLACES;

@@ -9,6 +9,9 @@ use super::bug::Bug;
 use super::dice::Dice;
 use super::faults::FaultKind;
 
+/// Seeds draw sets, maps, and many operations of shipped types. Until those count every operation once: `--windows` only.
+const TYPES_ARE_EXACT: bool = false;
+
 macro_rules! options {
     ($($(#[$doc:meta])* $field:ident,)*) => {
         /// A run.
@@ -112,6 +115,14 @@ options! {
     late_request_permille,
     /// 1 in so many acknowledgements is verified against a reopened image of a power loss; 0: none.
     image_one_in,
+    /// Of a hundred requests of a shipped type, so many read; 0: 35.
+    type_reads_percent,
+    /// How often what is kept for others is taken home; 0: every 100 ms.
+    hint_period_ms,
+    /// Keyspaces whose quorums are sloppy; 0: 750.
+    sloppy_permille,
+    /// Shortest time that a fault lasts; 0: 1 ms.
+    fault_us_min,
 }
 
 impl Options {
@@ -185,7 +196,53 @@ impl Options {
         options.ttl_permille = some(dice, 400, 20, 600);
         options.ttl_ms_max = dice.between(5, 500);
         options.late_request_permille = some(dice, 500, 5, 100);
+        // A fifth has a shipped type in it, or is of nothing else.
+        let kind = 1 << (6 + dice.below(5));
+        match dice.below(100) {
+            _ if !TYPES_ARE_EXACT => {}
+            0..=9 => options.keyspaces |= kind,
+            10..=14 => options.keyspaces = kind,
+            15..=24 => options.becomes_windows(dice),
+            _ => {}
+        }
         options
+    }
+
+    /// A run of a seed in which stand-ins coordinate many operations of shipped types.
+    pub fn windows(seed: u64, ops: u64) -> Options {
+        let mut options = Options::from_seed(seed, ops);
+        options.ops = ops;
+        options.becomes_windows(&mut Dice::new(seed).fork(9));
+        options
+    }
+
+    /// One key of one shipped type, and stand-ins that coordinate more of its operations than types keep one by one, go
+    /// home, and begin again from nothing: cuts and stops that are long beside an operation, few replicas, retries.
+    fn becomes_windows(&mut self, dice: &mut Dice) {
+        self.keyspaces = 1 << (6 + dice.below(3));
+        (self.ops, self.keys, self.clients) = (self.ops * 2, 1, dice.between(3, 6));
+        self.think_us_max = [2_000, 6_000][dice.below(2) as usize];
+        self.replicas = dice.between(1, 3.min(self.nodes - 1));
+        let majority = self.replicas / 2 + 1;
+        (self.read_quorum, self.write_quorum) = (majority, majority);
+        self.retry_permille = dice.between(500, 1_000);
+        self.delay_us_max = self.delay_us_min + 500;
+        (self.disk_us_max, self.plugin_us_max) = (200, 10);
+        (self.no_room_permille, self.slow_read_permille, self.late_request_permille) = (0, 0, 0);
+        (self.interval_keyspaces, self.none_keyspaces, self.image_one_in) = (0, 0, 0);
+        self.straggler_permille = self.straggler_permille.min(5);
+        self.loss_permille = self.loss_permille.min(10);
+        self.plugin_failure_permille = self.plugin_failure_permille.min(20);
+        let stops = [FaultKind::Kill, FaultKind::Shutdown, FaultKind::Partition, FaultKind::Pause];
+        self.faults = FaultKind::ReplicasAway.bit();
+        if dice.chance(500) {
+            self.faults |= stops.into_iter().fold(0, |mask, kind| mask | kind.bit());
+        }
+        self.fault_us_max = dice.between(80_000, 250_000);
+        self.fault_us_min = 60_000;
+        self.fault_period_us = self.fault_us_max + dice.between(0, 60_000);
+        self.type_reads_percent = dice.between(1, 10);
+        (self.hint_period_ms, self.sloppy_permille) = (20, 1_000);
     }
 
     /// Reads what [`std::fmt::Display`] prints. Options that are not named are those of the seed,

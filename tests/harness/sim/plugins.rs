@@ -1,23 +1,30 @@
-//! Native stand-ins for the keyspaces' plugins: same questions, same kind of answers, no Wasm.
+//! The keyspaces' plugins as native code: same questions, same answers, no Wasm.
 //!
-//! Values of the simulation are one of two kinds, so that any value says which writes it holds:
+//! Most are the shipped ones. Two are stand-ins, for no shipped plugin of their kind has values that say which writes
+//! they hold:
 //!
 //! ```text
 //!   plain   0 │ write id u64 │ filler that follows from the id
 //!   set     1 │ write ids u64, ascending
 //! ```
 //!
-//! The resolver and the lattice answer with the set of all ids; the counter's state is a set of
-//! (operation id, amount). In: a call. Out: an answer, always the same for the same call. Absent:
-//! failures and delays, which the world adds.
+//! The stand-ins answer with the set of all ids. In: a call. Out: an answer, always the same for the same call. Absent:
+//! failures and delays, which the world adds; what the answer of a shipped type must mean (`models.rs`).
 
 use super::dice::{Dice, mix};
+use super::native::{no_such_question, replicated_type, resolver};
+use crate::history::{DotFact, History, KeyIndex};
 use bytes::{BufMut, Bytes, BytesMut};
+use lww::Lww;
+use lww_map::LwwMap;
 use merganser_core::catalog::{PluginEntry, PluginRef, Revision};
-use merganser_core::id::{NodeId, PluginHash};
-use merganser_core::plugin::{PluginAnswer, PluginCall, World};
+use merganser_core::id::{Dot, NodeId, PluginHash};
+use merganser_core::plugin::{KeyInfo, PluginAnswer, PluginCall, PluginSibling, World};
 use merganser_core::version::Stamp;
-use std::collections::{BTreeMap, BTreeSet};
+use mv_register::MvRegister;
+use or_set::OrSet;
+use pn_counter::PnCounter;
+use std::collections::BTreeSet;
 
 /// A value whose writes' ids add up to a multiple of this is one that the resolver leaves alone.
 const UNRESOLVED_MODULUS: u64 = 11;
@@ -26,20 +33,36 @@ const DELETED_MODULUS: u64 = 3;
 /// A write whose id is a multiple of this is refused by `validate`.
 const REJECTED_MODULUS: u64 = 61;
 
-/// The stand-ins.
+/// The plugins of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StandIn {
-    /// `resolver`: the set of all ids.
+pub enum Plugin {
+    /// Stand-in, `resolver`: the set of all ids.
     Union,
-    /// `lattice`: grow-only set.
+    /// Stand-in, `lattice`: grow-only set.
     Set,
-    /// `replicated-type`: a counter of operations by their id.
+    /// Shipped: `pn-counter`.
     Counter,
+    /// Shipped: `or-set`.
+    OrSet,
+    /// Shipped: `lww-map`.
+    Map,
+    /// Shipped, `resolver`: `lww`.
+    Latest,
+    /// Shipped, `resolver`: `mv-register`.
+    Values,
 }
 
-impl StandIn {
+impl Plugin {
     /// All of them.
-    pub const ALL: [StandIn; 3] = [StandIn::Union, StandIn::Set, StandIn::Counter];
+    pub const ALL: [Plugin; 7] = [
+        Plugin::Union,
+        Plugin::Set,
+        Plugin::Counter,
+        Plugin::OrSet,
+        Plugin::Map,
+        Plugin::Latest,
+        Plugin::Values,
+    ];
 
     /// Its identity.
     pub fn hash(self) -> PluginHash {
@@ -51,6 +74,15 @@ impl StandIn {
         PluginRef { name: format!("{self:?}").to_lowercase(), hash: self.hash() }
     }
 
+    /// Which contract it fulfils.
+    pub fn world(self) -> World {
+        match self {
+            Plugin::Union | Plugin::Latest | Plugin::Values => World::Resolver,
+            Plugin::Set => World::Lattice,
+            Plugin::Counter | Plugin::OrSet | Plugin::Map => World::ReplicatedType,
+        }
+    }
+
     /// As nodes know it.
     pub fn entry(self) -> PluginEntry {
         let reference = self.reference();
@@ -58,12 +90,8 @@ impl StandIn {
             hash: reference.hash,
             name: reference.name,
             version: "1".into(),
-            summary: "a stand-in of the simulation".into(),
-            world: match self {
-                StandIn::Union => World::Resolver,
-                StandIn::Set => World::Lattice,
-                StandIn::Counter => World::ReplicatedType,
-            },
+            summary: "native, of the simulation".into(),
+            world: self.world(),
             size_bytes: 1,
             built_in: true,
             removed: false,
@@ -71,35 +99,61 @@ impl StandIn {
         }
     }
 
-    /// The stand-in of this identity.
-    pub fn of(hash: PluginHash) -> Option<StandIn> {
-        StandIn::ALL.into_iter().find(|stand_in| stand_in.hash() == hash)
+    /// The plugin of this identity.
+    pub fn of(hash: PluginHash) -> Option<Plugin> {
+        Plugin::ALL.into_iter().find(|plugin| plugin.hash() == hash)
+    }
+
+    /// The plugin of a key's keyspace.
+    pub fn of_key(history: &History, key: KeyIndex) -> Option<Plugin> {
+        history.keys[key].policy.plugin().and_then(|plugin| Plugin::of(plugin.hash))
     }
 
     /// What it says to a call.
     pub fn answer(self, call: &PluginCall) -> PluginAnswer {
         match (self, call) {
-            (StandIn::Counter, PluginCall::Merge { states, .. }) => counter_merge(states),
-            (StandIn::Counter, PluginCall::Apply { state, op, op_id, .. }) => {
-                counter_apply(state.as_ref(), op, op_id)
-            }
-            (StandIn::Counter, PluginCall::Query { state, .. }) => counter_query(state),
+            (Plugin::Counter, call) => replicated_type::<PnCounter>(call),
+            (Plugin::OrSet, call) => replicated_type::<OrSet>(call),
+            (Plugin::Map, call) => replicated_type::<LwwMap>(call),
             (_, PluginCall::Validate { value, .. }) => validate(value),
-            (StandIn::Union, PluginCall::Resolve { siblings, .. }) => {
+            (Plugin::Latest, call) => resolver::<Lww>(call),
+            (Plugin::Values, call) => resolver::<MvRegister>(call),
+            (Plugin::Union, PluginCall::Resolve { siblings, .. }) => {
                 let contents: Vec<Option<&Bytes>> = siblings.iter().map(|s| s.content.as_ref()).collect();
                 resolve(&contents)
             }
-            (StandIn::Set, PluginCall::Merge { states, .. }) => match union(states.iter()) {
+            (Plugin::Set, PluginCall::Merge { states, .. }) => match union(states.iter()) {
                 Some(ids) => PluginAnswer::Value(set(&ids)),
                 None => rejected("not a set"),
             },
-            _ => PluginAnswer::Failed("not a question to this plugin".into()),
+            _ => no_such_question(),
         }
+    }
+
+    /// What it makes of writes that were siblings.
+    pub fn resolution(self, writes: &[(Dot, &DotFact)]) -> PluginAnswer {
+        let mut siblings: Vec<PluginSibling> = Vec::new();
+        for (dot, fact) in writes {
+            match siblings.iter_mut().find(|earlier| earlier.content == fact.value) {
+                Some(earlier) => {
+                    earlier.dots.push(*dot);
+                    earlier.stamp = earlier.stamp.max(fact.stamp);
+                }
+                None => siblings.push(PluginSibling {
+                    dots: vec![*dot],
+                    stamp: fact.stamp,
+                    content: fact.value.clone(),
+                    content_type: None,
+                }),
+            }
+        }
+        let key = KeyInfo { keyspace: String::new(), key: Bytes::new(), config: Bytes::new() };
+        self.answer(&PluginCall::Resolve { key, siblings })
     }
 }
 
 /// The resolver's answer to values and deletes (None).
-pub fn resolve(contents: &[Option<&Bytes>]) -> PluginAnswer {
+fn resolve(contents: &[Option<&Bytes>]) -> PluginAnswer {
     let Some(ids) = union(contents.iter().copied().flatten()) else { return rejected("not a value") };
     let sum = ids.iter().fold(0u64, |sum, id| sum.wrapping_add(mix(*id)));
     if sum % UNRESOLVED_MODULUS == 0 {
@@ -169,62 +223,5 @@ pub fn ids(value: &Bytes) -> Option<Vec<u64>> {
             ids.windows(2).all(|pair| pair[0] < pair[1]).then_some(ids)
         }
         _ => None,
-    }
-}
-
-/// The operation that adds an amount.
-pub fn add(amount: u64) -> Bytes {
-    Bytes::copy_from_slice(&amount.to_be_bytes())
-}
-
-/// The operations that a counter's state holds, by their ids; None if it is none.
-pub fn operations(state: &Bytes) -> Option<BTreeMap<[u8; 16], u64>> {
-    if !state.len().is_multiple_of(24) {
-        return None;
-    }
-    let mut operations = BTreeMap::new();
-    for entry in state.chunks_exact(24) {
-        let id = entry[..16].try_into().ok()?;
-        operations.insert(id, u64::from_be_bytes(entry[16..].try_into().ok()?));
-    }
-    Some(operations)
-}
-
-fn counter(operations: &BTreeMap<[u8; 16], u64>) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(24 * operations.len());
-    for (id, amount) in operations {
-        bytes.put_slice(id);
-        bytes.put_u64(*amount);
-    }
-    bytes.freeze()
-}
-
-fn counter_merge(states: &[Bytes]) -> PluginAnswer {
-    let mut all = BTreeMap::new();
-    for state in states {
-        let Some(operations) = operations(state) else { return rejected("not a counter") };
-        all.extend(operations);
-    }
-    PluginAnswer::Value(counter(&all))
-}
-
-fn counter_apply(state: Option<&Bytes>, op: &Bytes, op_id: &Bytes) -> PluginAnswer {
-    let Some(mut all) = state.map_or(Some(BTreeMap::new()), operations) else {
-        return rejected("not a counter");
-    };
-    let (Ok(id), Ok(amount)) = (op_id[..].try_into(), op[..].try_into()) else {
-        return rejected("not an operation");
-    };
-    all.insert(id, u64::from_be_bytes(amount));
-    PluginAnswer::Value(counter(&all))
-}
-
-fn counter_query(state: &Bytes) -> PluginAnswer {
-    match operations(state) {
-        Some(operations) => {
-            let sum = operations.values().fold(0u64, |sum, amount| sum.wrapping_add(*amount));
-            PluginAnswer::Value(Bytes::copy_from_slice(&sum.to_be_bytes()))
-        }
-        None => rejected("not a counter"),
     }
 }

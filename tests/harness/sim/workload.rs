@@ -5,32 +5,42 @@
 
 use super::dice::Dice;
 use super::options::Options;
-use super::plugins::{self, StandIn};
+use super::plugins::{self, Plugin};
 use crate::history::{History, Key, KeyIndex, Seen, What};
+use crate::models::TypeOp;
 use bytes::Bytes;
 use merganser_core::catalog::{Catalog, DeleteSemantics, KeyspaceEntry, Policy, Revision, Settings};
 use merganser_core::event::Durability;
 use merganser_core::id::NodeId;
+use merganser_core::plugin::World;
 use merganser_core::request::{Basis, Level, Sloppiness};
 use merganser_core::storage_key;
 use merganser_core::version::Stamp;
 
 /// The kinds of keyspaces, by their bit in `Options::keyspaces`.
-pub(super) const KEYSPACES: [&str; 7] = ["siblings", "resolver", "views", "lww", "set", "resets", "counter"];
+pub(super) const KEYSPACES: [&str; 11] = [
+    "siblings", "resolver", "views", "lww", "set", "resets", "counter", "tags", "fields", "latest", "values",
+];
+/// Elements of a set, fields of a map.
+pub(crate) const PLACES: u8 = 5;
 
 fn settings(bit: usize, name: &str, options: &Options) -> Settings {
     let mut settings = Settings::new(match name {
-        "resolver" | "views" => Policy::Resolver(StandIn::Union.reference()),
+        "resolver" | "views" => Policy::Resolver(Plugin::Union.reference()),
+        "latest" => Policy::Resolver(Plugin::Latest.reference()),
+        "values" => Policy::Resolver(Plugin::Values.reference()),
         "lww" => Policy::Lww,
-        "set" | "resets" => Policy::Lattice(StandIn::Set.reference()),
-        "counter" => Policy::Lattice(StandIn::Counter.reference()),
+        "set" | "resets" => Policy::Lattice(Plugin::Set.reference()),
+        "counter" => Policy::Lattice(Plugin::Counter.reference()),
+        "tags" => Policy::Lattice(Plugin::OrSet.reference()),
+        "fields" => Policy::Lattice(Plugin::Map.reference()),
         _ => Policy::Siblings,
     });
     (settings.n, settings.r, settings.w) =
         (options.replicas as u32, options.read_quorum as u32, options.write_quorum as u32);
     let dice = &mut Dice::new(options.seed).fork(7);
     let delay_ms = dice.between(20, 300) as u32;
-    settings.sloppy = dice.chance(750);
+    settings.sloppy = dice.chance(if options.sloppy_permille == 0 { 750 } else { options.sloppy_permille });
     settings.write_back_delay_ms = (name != "views" || dice.chance(500)).then_some(delay_ms);
     settings.durability = match bit {
         _ if options.interval_keyspaces >> bit & 1 == 1 => Durability::Interval,
@@ -144,13 +154,14 @@ pub(super) fn plan(
 
 fn what(options: &Options, dice: &mut Dice, history: &History, key: KeyIndex, remembers: bool) -> What {
     let facts = &history.keys[key];
-    let stand_in = facts.policy.plugin().and_then(|plugin| StandIn::of(plugin.hash));
+    let plugin = Plugin::of_key(history, key);
     let roll = dice.below(100);
-    if stand_in == Some(StandIn::Counter) {
+    if let Some(plugin) = plugin.filter(|plugin| plugin.world() == World::ReplicatedType) {
+        let reads = if options.type_reads_percent == 0 { 35 } else { options.type_reads_percent };
         return match roll {
-            0..=14 => What::Get,
-            15..=34 => What::Query,
-            _ => What::Apply(dice.between(1, 9)),
+            _ if roll < reads / 2 => What::Get,
+            _ if roll < reads => What::Query,
+            _ => What::Apply(operation(plugin, dice, History::write_id(history.ops.len()))),
         };
     }
     // The only client of a key needs a context before it writes.
@@ -172,6 +183,22 @@ fn what(options: &Options, dice: &mut Dice, history: &History, key: KeyIndex, re
         _ => plugins::plain(id),
     };
     What::Put(value, vec![id])
+}
+
+/// An operation of a shipped type. Amounts are far apart: no few of them add up to another.
+fn operation(plugin: Plugin, dice: &mut Dice, id: u64) -> TypeOp {
+    let throw = dice.next();
+    let (place, rare) = ((throw % u64::from(PLACES)) as u8, throw >> 32 & 3 == 0);
+    match plugin {
+        Plugin::OrSet if rare => TypeOp::Remove(place),
+        Plugin::OrSet => TypeOp::Add(place),
+        Plugin::Map if rare => TypeOp::Unset(place),
+        Plugin::Map => TypeOp::Set(place, id),
+        _ => {
+            let amount = (throw >> 24) as i64 + 1;
+            TypeOp::Count(if rare { -amount } else { amount })
+        }
+    }
 }
 
 fn written_to(history: &History, id: u64, key: KeyIndex) -> bool {

@@ -11,7 +11,7 @@ use super::faults::Undo;
 use super::machine::{BootFailure, Fresh, Machine};
 use super::network::Network;
 use super::options::Options;
-use super::plugins::StandIn;
+use super::plugins::Plugin;
 use super::presence::Presence;
 use super::trace::Trace;
 use super::workload;
@@ -278,7 +278,7 @@ impl World {
         };
         let members = self.machines.iter().map(member).collect();
         let mut config = Config::new(self.machines[node].id, members, SECRET.to_vec());
-        config.built_in = StandIn::ALL.iter().map(|stand_in| stand_in.entry()).collect();
+        config.built_in = Plugin::ALL.iter().map(|plugin| plugin.entry()).collect();
         config.timeout_ms = 1_000;
         // A line from before there was gossip does not name it.
         config.gossip_period_ms = match self.options.gossip_period_ms {
@@ -288,7 +288,8 @@ impl World {
         config.scrub_period_ms = 2_000;
         config.address = self.machines[node].name.clone();
         config.stand_in_after_ms = 30;
-        config.hint_period_ms = 100;
+        config.hint_period_ms =
+            if self.options.hint_period_ms == 0 { 100 } else { self.options.hint_period_ms };
         config.anti_entropy_period_ms = self.options.anti_entropy_period_ms;
         // A grave outlasts what a link repeats late.
         config.collect_period_ms = self.options.collect_period_ms;
