@@ -16,13 +16,19 @@ use crate::storage_key;
 use crate::wire::{Malformed, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Former actors that are kept: the newest.
-pub const FORMER_ACTORS_MAX: usize = 32;
+/// Former actors that are kept: the newest. An actor leaves the list much earlier, once no context names it
+/// (see `fence::roll`); so many are there only where members are away for long and nothing can be retired.
+pub const FORMER_ACTORS_MAX: usize = 1_024;
 /// Former disks that are kept: the newest.
 pub const FORMER_DISKS_MAX: usize = 32;
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
+/// As 4, without whether the actor was named.
+const FORMAT_3: u8 = 3;
 /// As 3, without what was collected.
 const FORMAT_2: u8 = 2;
+/// Bits of the marker: a clean shutdown; the actor was named.
+const CLEAN: u8 = 1;
+const NAMED: u8 = 2;
 
 /// An actor and the last counter it issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +50,9 @@ pub struct Identity {
     pub tick: u64,
     /// Who issues dots.
     pub incarnation: Incarnation,
+    /// Contexts may name the actor: set, durably, before its first dot of a key that has a context. Only such an actor
+    /// is listed as a former one, so that a node that crashes at each start lists nothing.
+    pub named: bool,
     /// It was taken up from a clean marker: another boot, from a copy of the disk, may have done so too.
     pub resumed: bool,
     /// The highest counter of it that a collected key may have had: whoever still names such dots, and finds nothing
@@ -60,15 +69,27 @@ impl Identity {
     pub fn first(actor: ActorId, disk: DiskId) -> Identity {
         let incarnation = Incarnation { actor, issued: 0 };
         let (former_actors, former_disks) = (Vec::new(), Vec::new());
-        let (resumed, collected) = (false, 0);
-        Identity { disk, boots: 1, tick: 0, incarnation, resumed, collected, former_actors, former_disks }
+        let (named, resumed, collected) = (false, false, 0);
+        Identity {
+            disk,
+            boots: 1,
+            tick: 0,
+            incarnation,
+            named,
+            resumed,
+            collected,
+            former_actors,
+            former_disks,
+        }
     }
 
     /// From now on another actor; the one before never issues a dot again.
     pub fn renew(&mut self, actor: ActorId) {
-        let former = self.incarnation.actor;
-        (self.incarnation, self.resumed, self.collected) = (Incarnation { actor, issued: 0 }, false, 0);
-        add(&mut self.former_actors, [former], FORMER_ACTORS_MAX);
+        if self.named {
+            add(&mut self.former_actors, [self.incarnation.actor], FORMER_ACTORS_MAX);
+        }
+        (self.incarnation, self.named) = (Incarnation { actor, issued: 0 }, false);
+        (self.resumed, self.collected) = (false, 0);
     }
 
     /// The write that makes it durable; `clean` only as the very last of a shutdown.
@@ -76,7 +97,7 @@ impl Identity {
         let mut head = BytesMut::new();
         head.put_u8(FORMAT);
         head.put_u64(self.incarnation.actor.0);
-        head.put_u8(u8::from(clean));
+        head.put_u8(if clean { CLEAN } else { 0 } | if self.named { NAMED } else { 0 });
         head.varint(if clean { self.incarnation.issued } else { 0 });
         head.varint(if clean { self.collected } else { 0 });
         head.put_u64(self.disk.0);
@@ -127,15 +148,21 @@ pub(crate) fn add<T: PartialEq + Copy>(
 fn decode(record: &Record) -> Result<(Identity, bool), Malformed> {
     let mut r = Reader::new(record.head.clone());
     let format = r.u8("identity format")?;
-    if !matches!(format, FORMAT | FORMAT_2) {
+    if !matches!(format, FORMAT | FORMAT_3 | FORMAT_2) {
         return Err(Malformed("identity format"));
     }
     let actor = ActorId(r.u64("identity actor")?);
-    let clean = r.u8("identity marker")? == 1;
+    let marker = r.u8("identity marker")?;
+    let (clean, known) = (marker & CLEAN != 0, if format == FORMAT { CLEAN | NAMED } else { CLEAN });
+    if marker & !known != 0 {
+        return Err(Malformed("identity marker"));
+    }
     let issued = r.varint("identity counter")?;
     let collected = if format == FORMAT_2 { 0 } else { r.varint("identity collected")? };
     let identity = Identity {
         incarnation: Incarnation { actor, issued },
+        // An actor of an older format may have been.
+        named: format != FORMAT || marker & NAMED != 0,
         resumed: clean,
         collected,
         disk: DiskId(r.u64("identity disk")?),
@@ -170,9 +197,10 @@ mod tests {
 
     #[test]
     fn an_actor_goes_on_only_after_a_clean_marker_and_only_once() {
-        let (mut first, op) = begin(None, 11, 7);
+        let (mut first, _) = begin(None, 11, 7);
         assert_eq!(first, Identity::first(ActorId(11), DiskId(7)));
-        let (crashed, _) = begin(Some(&stored(op)), 12, 8);
+        first.named = true;
+        let (crashed, _) = begin(Some(&stored(first.op(false))), 12, 8);
         assert_eq!((crashed.incarnation.actor, &crashed.former_actors), (ActorId(12), &vec![ActorId(11)]));
 
         (first.incarnation.issued, first.collected) = (40, 30);
@@ -190,23 +218,47 @@ mod tests {
     #[test]
     fn a_disk_keeps_its_name_and_counts_its_boots() {
         let (mut identity, mut op) = begin(None, 1, 7);
+        assert_eq!(identity.boots, 1);
         for boot in 2..=100 {
             (identity, op) = begin(Some(&stored(op)), boot, 900 + boot);
             assert_eq!((identity.disk, identity.boots), (DiskId(7), boot));
         }
-        assert_eq!(identity.former_actors.len(), FORMER_ACTORS_MAX);
-        assert_eq!(identity.former_actors[0], ActorId(99));
     }
 
     #[test]
-    fn an_identity_of_format_2_is_read() {
+    fn only_actors_that_contexts_may_name_are_listed_however_often_a_node_crashes() {
+        let (mut identity, mut op) = begin(None, 1, 7);
+        for boot in 2..1_000 {
+            if boot % 100 == 0 {
+                identity.named = true;
+                op = identity.op(false);
+            }
+            (identity, op) = begin(Some(&stored(op)), boot, 7);
+        }
+        assert_eq!(identity.boots, 999);
+        let named: Vec<u64> = identity.former_actors.iter().map(|actor| actor.0).collect();
+        assert_eq!(named, [899, 799, 699, 599, 499, 399, 299, 199, 99]);
+        identity.renew(ActorId(5_000));
+        assert_eq!(identity.former_actors.len(), 9, "nor is one that was renewed unused");
+        assert!(stored(identity.op(false)).head.len() < 200);
+    }
+
+    #[test]
+    fn identities_of_formats_2_and_3_are_read_and_their_actors_may_be_named() {
         let (mut first, _) = begin(None, 11, 7);
         first.incarnation.issued = 40;
         let head = stored(first.op(true)).head;
         // The format, then, after actor, marker and counter, the byte that came with format 3.
-        let old = [&[FORMAT_2], &head[1..11], &head[12..]].concat();
-        let (resumed, _) = begin(Some(&Record { head: Bytes::from(old), body: Bytes::new() }), 13, 8);
-        assert_eq!((resumed.incarnation, resumed.disk, resumed.boots), (first.incarnation, first.disk, 2));
+        let of_2 = [&[FORMAT_2], &head[1..11], &head[12..]].concat();
+        let of_3 = [&[FORMAT_3], &head[1..]].concat();
+        for old in [of_2, of_3] {
+            let (resumed, _) = begin(Some(&Record { head: Bytes::from(old), body: Bytes::new() }), 13, 8);
+            assert_eq!(
+                (resumed.incarnation, resumed.disk, resumed.boots),
+                (first.incarnation, first.disk, 2)
+            );
+            assert!(resumed.named);
+        }
     }
 
     #[test]

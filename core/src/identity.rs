@@ -44,7 +44,11 @@ impl Identity {
         self.now.collected = self.now.collected.max(counter);
     }
 
-    /// Whether a dot may be issued.
+    /// Whether a dot may be issued that contexts will name.
+    fn actor_is_named(&self) -> bool {
+        self.actor_is_durable() && self.durable.named
+    }
+
     fn actor_is_durable(&self) -> bool {
         self.durable.incarnation.actor == self.now.incarnation.actor
     }
@@ -53,7 +57,7 @@ impl Identity {
     pub(crate) fn is_durable(&self) -> bool {
         let (now, durable) = (&self.now, &self.durable);
         self.actor_is_durable()
-            && (now.boots, now.tick) == (durable.boots, durable.tick)
+            && (now.boots, now.tick, now.named) == (durable.boots, durable.tick, durable.named)
             && (&now.former_actors, &now.former_disks) == (&durable.former_actors, &durable.former_disks)
     }
 }
@@ -82,21 +86,33 @@ impl Node {
         // Asked once: what was vouched for stays so.
         self.identity.now.resumed = false;
         if is_unvouched {
-            self.renew(effects);
+            self.become_another(effects);
         }
     }
 
-    /// The next dot; None while a new actor is not durable yet.
+    /// The next dot, of a key with a context; None while it is not durable yet that contexts may name this actor.
     pub(crate) fn mint(&mut self, effects: &mut Effects) -> Option<Dot> {
         self.leave_unvouched_actor(effects);
-        if !self.identity.actor_is_durable() {
-            return None;
+        if !self.identity.now.named {
+            self.identity.now.named = true;
+            self.store_identity(effects);
         }
+        self.identity.actor_is_named().then(|| self.next_dot())
+    }
+
+    /// The next dot, of a register: no context keeps its actor, and a boot that finds no marker takes another in any
+    /// case, so nothing need be durable first.
+    pub(crate) fn mint_unnamed(&mut self, effects: &mut Effects) -> Dot {
+        self.leave_unvouched_actor(effects);
+        self.next_dot()
+    }
+
+    fn next_dot(&mut self) -> Dot {
         let incarnation = &mut self.identity.now.incarnation;
         let issued = incarnation.issued;
         incarnation.issued += 1;
         assert!(incarnation.issued > issued, "my counter strictly increases");
-        Some(Dot { actor: incarnation.actor, counter: incarnation.issued })
+        Dot { actor: incarnation.actor, counter: incarnation.issued }
     }
 
     /// The last dot that was issued; with counter 0 before the first.
@@ -133,11 +149,19 @@ impl Node {
         self.counters.amnesias += 1;
         let issued = self.identity.now.incarnation.issued;
         effects.push(Effect::Notice(Notice::Amnesia { seen, issued }));
-        self.renew(effects);
+        self.become_another(effects);
     }
 
-    /// Takes a new actor, durable before its first dot.
+    /// Dots of this actor may be elsewhere and not here: it never issues one after them. An actor that no context names
+    /// issued none.
     pub(crate) fn renew(&mut self, effects: &mut Effects) {
+        if self.identity.now.named {
+            self.become_another(effects);
+        }
+    }
+
+    /// Takes a new actor, durable before its first dot that a context names.
+    fn become_another(&mut self, effects: &mut Effects) {
         if self.mutant(crate::mutant::Mutant::StableActor) {
             return;
         }
@@ -172,6 +196,14 @@ impl Node {
         let actor = now.incarnation.actor;
         now.former_actors.retain(|former| *former != actor);
         self.store_identity(effects);
+    }
+
+    /// No context names these any more.
+    pub(crate) fn forget_actors(&mut self, unnamed: &BTreeSet<ActorId>, effects: &mut Effects) {
+        self.identity.now.former_actors.retain(|actor| !unnamed.contains(actor));
+        if !self.identity.is_durable() {
+            self.store_identity(effects);
+        }
     }
 
     /// Writes the identity, unless a write is under way: its end begins the next one.
@@ -210,10 +242,13 @@ impl Node {
         }
         self.own_life_changed(now, effects);
         self.tick_is_durable(now, effects);
-        if self.identity.actor_is_durable() {
+        if self.identity.actor_is_named() {
             for active in std::mem::take(&mut self.identity.held) {
                 self.work(now, active, effects);
             }
         }
     }
 }
+
+#[cfg(test)]
+mod identity_test;

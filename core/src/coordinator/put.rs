@@ -242,10 +242,7 @@ impl Node {
         if !self.may_take_effect(op, effects) {
             return;
         }
-        let Some(dot) = self.mint(effects) else {
-            let problem = Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS };
-            return self.write_failed(op, problem, effects);
-        };
+        let dot = self.mint_unnamed(effects);
         let Some(writing) = self.writing.get(&op) else { return };
         let writing_primaries = writing.primaries.clone();
         let seen = writing.context.as_ref().and_then(|context| context.stamp).unwrap_or_default();
@@ -260,7 +257,7 @@ impl Node {
         let record = codec::record(&state);
         let primaries = writing_primaries;
         let (replication, markers) = self.send_to_replicas(now, target, &record, vec![op], effects);
-        let own = vec![Completion::Own { replication }];
+        let own = vec![Completion::Own { replication, actor: dot.actor }];
         if primaries.contains(&self.config.node) {
             let (ops, completions) = self.marker_ops(now, target, &markers);
             let completions = own.into_iter().chain(completions).collect();

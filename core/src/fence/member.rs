@@ -97,6 +97,8 @@ impl Node {
             }
             FenceMessage::Held { round, held } => self.held(now, from, round, held, effects),
             FenceMessage::Closed { round } => self.closed(from, round),
+            FenceMessage::RollCall { round, actors } => self.roll_called(now, from, round, actors, effects),
+            FenceMessage::Rolled { round, named } => self.rolled(from, round, &named, effects),
         }
     }
 

@@ -7,11 +7,15 @@
 //!         ◀─ Held ─
 //!         ─ Close ─▶ all members        all do: drop it
 //!         ◀─ Closed ─
+//!   caller ─ RollCall ─▶ all members    which of my former actors do contexts name?
+//!          ◀─ Rolled ─
 //! ```
 //!
 //! Every message is safe to lose, to receive twice and late. In: bytes of a peer, never trusted.
 //! Out: typed messages. Absent: what they lead to.
 
+use super::roll::ACTORS_MAX;
+use crate::boot::words;
 use crate::event::Record;
 use crate::id::{ActorId, KeyspaceId, NodeId, OpId};
 use crate::version::codec;
@@ -96,6 +100,20 @@ pub enum FenceMessage {
         /// Of the Close.
         round: OpId,
     },
+    /// Which of these does a context name that you hold?
+    RollCall {
+        /// Names the call.
+        round: OpId,
+        /// Former actors of the sender.
+        actors: Vec<ActorId>,
+    },
+    /// These.
+    Rolled {
+        /// Of the RollCall.
+        round: OpId,
+        /// Some of its actors.
+        named: Vec<ActorId>,
+    },
 }
 
 impl FenceMessage {
@@ -133,6 +151,14 @@ impl FenceMessage {
                 put_subjects(b, *keyspace, subjects);
             }
             FenceMessage::Closed { round } => put_head(b, 6, *round),
+            FenceMessage::RollCall { round, actors } => {
+                put_head(b, 7, *round);
+                put_actors(b, actors);
+            }
+            FenceMessage::Rolled { round, named } => {
+                put_head(b, 8, *round);
+                put_actors(b, named);
+            }
         }
     }
 
@@ -167,6 +193,8 @@ impl FenceMessage {
                 FenceMessage::Close { round, keyspace, subjects }
             }
             6 => FenceMessage::Closed { round },
+            7 => FenceMessage::RollCall { round, actors: read_actors(r)? },
+            8 => FenceMessage::Rolled { round, named: read_actors(r)? },
             _ => return Err(Malformed("fence message")),
         })
     }
@@ -175,6 +203,15 @@ impl FenceMessage {
 fn put_head(b: &mut BytesMut, kind: u8, round: OpId) {
     b.put_u8(kind);
     b.put_u64(round.0);
+}
+
+fn put_actors(b: &mut BytesMut, actors: &[ActorId]) {
+    b.varint(actors.len() as u64);
+    actors.iter().for_each(|actor| b.put_u64(actor.0));
+}
+
+fn read_actors(r: &mut Reader) -> Result<Vec<ActorId>, Malformed> {
+    Ok(words(r, ACTORS_MAX, "actors")?.into_iter().map(ActorId).collect())
 }
 
 fn read_keyspace(r: &mut Reader) -> Result<KeyspaceId, Malformed> {
@@ -196,8 +233,7 @@ fn put_subjects(b: &mut BytesMut, keyspace: KeyspaceId, subjects: &[Subject]) {
             Fate::Reap => &[][..],
             Fate::Retire(actors) => actors,
         };
-        b.varint(actors.len() as u64);
-        actors.iter().for_each(|actor| b.put_u64(actor.0));
+        put_actors(b, actors);
     }
 }
 
@@ -207,8 +243,7 @@ fn read_subjects(r: &mut Reader) -> Result<(KeyspaceId, Vec<Subject>), Malformed
     let mut subjects = Vec::with_capacity(count);
     for _ in 0..count {
         let (key, outline) = (r.bytes("key")?, codec::read_record(r)?);
-        let actors = (0..r.count(8, "actors")?).map(|_| r.u64("actor").map(ActorId));
-        let actors = actors.collect::<Result<Vec<_>, _>>()?;
+        let actors = read_actors(r)?;
         let fate = if actors.is_empty() { Fate::Reap } else { Fate::Retire(actors) };
         subjects.push(Subject { key, outline, fate });
     }
@@ -234,6 +269,8 @@ mod tests {
             FenceMessage::Held { round, held: true },
             FenceMessage::Close { round, keyspace, subjects },
             FenceMessage::Closed { round },
+            FenceMessage::RollCall { round, actors: vec![ActorId(7), ActorId(9)] },
+            FenceMessage::Rolled { round, named: vec![ActorId(9)] },
         ] {
             let bytes = Message::Fence(message.clone()).encode();
             assert_eq!(Message::decode(bytes.clone()), Ok(Message::Fence(message)));

@@ -20,6 +20,7 @@ mod index;
 mod member;
 mod message;
 mod owner;
+mod roll;
 mod view;
 mod walk;
 
@@ -58,6 +59,7 @@ pub(crate) struct Fence {
     booting: bool,
     member: Member,
     owner: Owner,
+    roll: roll::Roll,
     /// Who counted as forgotten when last looked at.
     forgotten: Vec<NodeId>,
     period_at: Millis,
@@ -80,6 +82,7 @@ impl Node {
     fn walk_all(&mut self) {
         let keyspaces = self.catalog().keyspaces.values().map(|entry| entry.id).collect();
         self.fence.boot = Some(BootWalk { keyspaces, from: None });
+        self.fence.roll.walk_begins();
     }
 
     /// A period of collection.
@@ -105,6 +108,7 @@ impl Node {
             self.walk_all();
         }
         self.own_period(now, effects);
+        self.roll_period(now, effects);
     }
 
     /// How long a grave lasts.

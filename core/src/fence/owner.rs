@@ -85,7 +85,7 @@ impl Node {
     /// A period of this node's own rounds.
     pub(super) fn own_period(&mut self, now: Millis, effects: &mut Effects) {
         self.close_again(now, effects);
-        self.boot_walk(effects);
+        self.boot_walk(now, effects);
         let until = match &self.fence.owner.stage {
             Stage::Idle => return self.begin_looking(now, effects),
             Stage::Looking(looking) => looking.until,

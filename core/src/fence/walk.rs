@@ -225,11 +225,11 @@ impl Node {
     }
 
     /// One more page of the walk after a boot.
-    pub(super) fn boot_walk(&mut self, effects: &mut Effects) {
+    pub(super) fn boot_walk(&mut self, now: Millis, effects: &mut Effects) {
         let Some(walk) = self.fence.boot.as_ref().filter(|_| !self.fence.booting) else { return };
         let Some(keyspace) = walk.keyspaces.last().copied() else {
             self.fence.boot = None;
-            return;
+            return self.walk_ended(now, effects);
         };
         let from = walk.from.clone().unwrap_or_else(|| storage_key::object_range(keyspace, Slot(0)).0);
         let to = storage_key::object_range(keyspace, Slot(u16::MAX)).1;
@@ -241,9 +241,16 @@ impl Node {
     fn boot_scanned(&mut self, now: Millis, keyspace: KeyspaceId, result: Result<ScanPage, StorageFailure>) {
         self.fence.booting = false;
         let (Some(entry), Ok(page)) = (self.keyspaces.by_id(keyspace), result) else { return };
+        if !page.damaged.is_empty() {
+            self.fence.roll.walked(None);
+        }
         for (storage_key, record) in page.entries {
             let parsed = storage_key::parse_object(&storage_key);
-            let (Some((_, key)), Ok(state)) = (parsed, codec::outline(&record.head)) else { continue };
+            let (Some((_, key)), Ok(state)) = (parsed, codec::outline(&record.head)) else {
+                self.fence.roll.walked(None);
+                continue;
+            };
+            self.fence.roll.walked(Some(&state));
             self.note_collectable(now, &Target::new(entry.clone(), &key), &state);
         }
         let Some(walk) = self.fence.boot.as_mut() else { return };

@@ -129,6 +129,11 @@ impl Node {
         !self.hints.counted || self.hints.shelves.values().any(|shelf| shelf.holds(id))
     }
 
+    /// Whether it may be keeping any hint at all.
+    pub(crate) fn keeps_any_hint(&self) -> bool {
+        !self.hints.counted || self.hints.shelves.values().any(|shelf| !shelf.is_empty())
+    }
+
     /// Storage has read something of hints.
     pub(crate) fn hint_task_read(
         &mut self,

@@ -244,7 +244,7 @@ mod tests {
         b.put_slice(&vec![0; 20 * (life::MEMBERS_MAX + 1)]);
         assert_eq!(Gossip::read(&mut Reader::new(b.freeze())), Err(Malformed("members")));
         let mut many = entry(1, 2, 3, 4);
-        many.life.former_actors = vec![crate::id::ActorId(1); 33];
+        many.life.former_actors = vec![crate::id::ActorId(1); crate::boot::FORMER_ACTORS_MAX + 1];
         let gossip = Gossip::News { news: vec![many], forgotten: None };
         assert_eq!(Gossip::read(&mut Reader::new(bytes(&gossip))), Err(Malformed("former actors")));
     }

@@ -9,7 +9,7 @@
 use crate::coordinator::Change;
 use crate::event::Record;
 use crate::handoff::HintId;
-use crate::id::{Dot, NodeId, OpId};
+use crate::id::{ActorId, Dot, NodeId, OpId};
 use crate::version::KeyState;
 use std::collections::VecDeque;
 
@@ -34,8 +34,8 @@ pub(crate) enum Job {
 pub(crate) enum Completion {
     /// A peer's coordinator.
     Peer { to: NodeId, op: OpId },
-    /// Local writes, by their replication.
-    Own { replication: OpId },
+    /// Local writes, by their replication, and who issued their dots.
+    Own { replication: OpId, actor: ActorId },
     /// The count of a target's hints.
     HintStored { target: NodeId, id: HintId },
     /// A batch of an exchange.
@@ -102,7 +102,7 @@ pub(super) fn extend(completions: &mut Vec<Completion>, more: Vec<Completion>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ActorId, Millis};
+    use crate::id::Millis;
     use crate::version::{Content, DotSet, Siblings, Stamp, Version};
     use bytes::Bytes;
 
@@ -154,12 +154,12 @@ mod tests {
 
     #[test]
     fn of_those_who_are_told_the_oldest_peers_are_forgotten_and_own_writes_never() {
-        let mut completions = vec![Completion::Own { replication: OpId(7) }];
+        let mut completions = vec![Completion::Own { replication: OpId(7), actor: ActorId(1) }];
         for op in 0..5_000 {
             extend(&mut completions, vec![Completion::Peer { to: NodeId(1), op: OpId(op) }]);
         }
         assert_eq!(completions.len(), COMPLETIONS_MAX);
-        assert!(matches!(completions[0], Completion::Own { replication: OpId(7) }));
+        assert!(matches!(completions[0], Completion::Own { replication: OpId(7), .. }));
         assert!(matches!(completions.last(), Some(Completion::Peer { op: OpId(4_999), .. })));
     }
 }

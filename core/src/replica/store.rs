@@ -7,7 +7,7 @@ use super::{ActiveKey, Completion, Home, jobs};
 use crate::anti_entropy::TreeWrite;
 use crate::anti_entropy::leaf::Share;
 use crate::event::{Durability, Effect, Effects, Record, StorageFailure, WriteOp};
-use crate::id::{Millis, NodeId};
+use crate::id::{Millis, NodeId, OpId};
 use crate::message::{Message, Refusal};
 use crate::mutant::Mutant;
 use crate::node::{Node, Purpose};
@@ -67,7 +67,7 @@ impl Node {
             if !replicate.is_empty() {
                 let (replication, away) =
                     self.send_to_replicas(now, &active.target, &record, replicate, effects);
-                active.completions.push(Completion::Own { replication });
+                active.completions.push(Completion::Own { replication, actor: self.actor() });
                 markers = away;
             }
             if active.dirty {
@@ -177,9 +177,7 @@ impl Node {
                 }
             }
         }
-        if result.is_err() {
-            // Dots of this key may be elsewhere and not here: never issue after them as if they
-            // had not been.
+        if result.is_err() && storage_key.is_some() && self.may_have_lost_dots(&completions, &lost, &unsent) {
             self.renew(effects);
         }
         self.complete(completions, result.clone().map_err(|_| Refusal::Storage), effects);
@@ -190,6 +188,15 @@ impl Node {
         if let Some(key) = storage_key {
             self.work(now, key, effects);
         }
+    }
+
+    /// Whether dots of this actor may be elsewhere, or were shown, and are not on the disk: of writes in a batch that
+    /// failed, or in the state that went with the batch. What peers sent, hints and registers have none such.
+    fn may_have_lost_dots(&self, batch: &[Completion], lost: &[Completion], unsent: &[OpId]) -> bool {
+        let own = self.actor();
+        let is_own =
+            |completion: &Completion| matches!(completion, Completion::Own { actor, .. } if *actor == own);
+        batch.iter().chain(lost).any(is_own) || !unsent.is_empty()
     }
 
     pub(super) fn complete(
@@ -207,7 +214,7 @@ impl Node {
                 Completion::Closed { owner, round } => {
                     self.let_go_done(owner, round, result.is_ok(), effects);
                 }
-                Completion::Own { replication } => {
+                Completion::Own { replication, .. } => {
                     if result.is_ok() {
                         self.acknowledged(replication, self.config.node, effects);
                     }
