@@ -294,14 +294,14 @@ pub enum Notice {
         /// Which key.
         key: Bytes,
     },
-    /// A key's context names many actors.
+    /// A key's context has grown to many spans.
     LargeContext {
         /// In which keyspace.
         keyspace: String,
         /// Which key.
         key: Bytes,
         /// How many.
-        actors: usize,
+        spans: usize,
     },
     /// A record on disk does not decode or its block is damaged.
     CorruptRecord {

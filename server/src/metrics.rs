@@ -54,7 +54,7 @@ counters! {
     notices_wrote_back: "Resolutions stored by this node as the key's owner.",
     notices_corrupt_record: "Records that did not decode or were damaged. Alarm.",
     notices_range_lost: "Ranges given up that another replica could not read as a whole either: keys may be lost. Alarm.",
-    notices_large_context: "Keys whose context names 32 actors or more. Alarm.",
+    notices_large_context: "Keys whose context grew to 32 spans. Alarm.",
     notices_amnesia: "Times a peer knew more of this node's writes than the node itself. Alarm.",
     notices_dot_reused: "Dots seen with two values. Alarm.",
     notices_breaker: "Keys whose automatic resolutions were stopped. Alarm.",

@@ -24,7 +24,10 @@ use crate::replica::{Completion, Job};
 use crate::request::{Acks, Basis, Operation, Outcome, Problem, WriteReply};
 use crate::ring::Token;
 use crate::target::Target;
-use crate::version::{Context, DotSet, KeyState, Kind, Receipt, Register, Stamp, codec, too_far_ahead};
+use crate::version::context::SPANS_MAX;
+use crate::version::{
+    Context, DotSet, KeyState, Kind, Receipt, Register, Stamp, codec, squeezed, too_far_ahead,
+};
 use bytes::Bytes;
 
 mod change;
@@ -293,7 +296,8 @@ impl Node {
         let Some(minted) = writing.minted else { return };
         self.remember(writing.request_id, writing.target.token, &minted);
         let lww = writing.target.entry.settings.policy == Policy::Lww;
-        let context = Context { seen: minted.seen, stamp: lww.then_some(minted.stamp) };
+        let seen = squeezed(&minted.seen, [minted.dot].into_iter(), SPANS_MAX);
+        let context = Context { seen, stamp: lww.then_some(minted.stamp) };
         let context = self.sealer.seal(writing.target.entry.id, &writing.target.key, &context);
         let acks = writing.tally.acks();
         let reply = WriteReply { dot: minted.dot, context, acks, siblings: minted.siblings };

@@ -17,7 +17,7 @@ use crate::id::{Millis, OpId};
 use crate::node::{Node, Purpose};
 use crate::plugin::{PluginAnswer, PluginCall};
 use crate::request::{GetReply, Outcome, Presence, Problem, QueryReply, Want};
-use crate::version::{Context, Kind};
+use crate::version::Context;
 use bytes::Bytes;
 
 impl Node {
@@ -157,8 +157,7 @@ impl Node {
 
     /// Covers all that was seen, shown or not.
     pub(super) fn context(&self, reading: &Reading) -> Bytes {
-        let stamp = (reading.merged.kind() == Kind::Lww).then(|| reading.merged.stamp());
-        let context = Context { seen: reading.merged.seen(), stamp };
+        let context = Context::of(&reading.merged.seen(), &reading.merged);
         self.sealer.seal(reading.target.entry.id, &reading.target.key, &context)
     }
 }

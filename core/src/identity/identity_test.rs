@@ -117,6 +117,25 @@ fn actors_that_wrote_before_a_crash_are_retired_and_leave_the_list_also_after_a_
 }
 
 #[test]
+fn two_that_chain_their_puts_at_one_node_for_long_are_never_told_that_their_context_is_too_large() {
+    let mut cluster = cluster(Policy::Siblings);
+    let start = cluster.get(0, Level::All).context;
+    let mut contexts = [start.clone(), start];
+    for i in 0..500 {
+        let mine = &mut contexts[i % 2];
+        if i % 100 == 99 {
+            cluster.boot(0);
+            cluster.live(100);
+        }
+        let reply = cluster.wrote(0, Level::Quorum, &i.to_string(), Basis::Context(mine.clone()));
+        assert!(reply.siblings <= 2, "{} of put {i}", reply.siblings);
+        assert!(reply.context.len() < 400, "{} bytes after put {i}", reply.context.len());
+        *mine = reply.context;
+    }
+    assert_eq!(values(&cluster.get(1, Level::All)), ["498", "499"]);
+}
+
+#[test]
 fn an_actor_that_a_context_names_stays_on_the_list() {
     let mut cluster = cluster(Policy::Siblings);
     // Each leaves a sibling that lives: nothing can be retired.

@@ -93,7 +93,7 @@ impl Node {
             ("breakers_tripped", "keys whose automatic resolution stopped", c.breakers),
             ("amnesias", "times this node found its own data older than what left it", c.amnesias),
             ("dots_reused", "dots seen with two values", c.dots_reused),
-            ("large_contexts", "writes to keys whose context names 32 actors or more", c.large_contexts),
+            ("large_contexts", "writes to keys whose context has 32 spans or more", c.large_contexts),
             ("corrupt_records", "records that did not decode", c.corrupt_records),
             ("leaves_rescanned", "leaves of the trees worked out anew from their keys", c.leaves_rescanned),
             ("exchanges", "rounds of anti-entropy that came to their end", c.exchanges),

@@ -9,16 +9,22 @@
 //! the bytes before it: a token of another key, keyspace or cluster does not open. In: what was
 //! seen. Out: bytes, and back. Absent: encryption; what a token says is no secret.
 
-use super::{DotSet, Span, Stamp};
+use super::fill::squeezed;
+use super::{DotSet, KeyState, Kind, Span, Stamp};
 use crate::id::{ActorId, KeyspaceId};
 use crate::request::Problem;
 use crate::wire::{Malformed, Reader, Writer};
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Longest token in bytes.
-pub const CONTEXT_BYTES_MAX: usize = 4096;
-/// From this many actors on an operator is told.
-pub const ACTORS_ALARM: usize = 32;
+/// Spans of a token. A state may have more; then its tokens leave some out (see `fill`).
+pub const SPANS_MAX: usize = 2_048;
+/// Longest token in bytes: of as many spans, each as long as it gets. What this store hands out it takes back.
+pub const CONTEXT_BYTES_MAX: usize = 64 << 10;
+/// From this many spans on an operator is told.
+pub const SPANS_ALARM: usize = 32;
+/// An actor and two varints.
+const SPAN_BYTES_MAX: usize = 8 + 10 + 10;
+const _: () = assert!(2 + 3 + SPANS_MAX * SPAN_BYTES_MAX + 15 + SEAL_BYTES <= CONTEXT_BYTES_MAX);
 const FORMAT: u8 = 1;
 const HAS_STAMP: u8 = 1;
 const SEAL_BYTES: usize = 16;
@@ -30,6 +36,15 @@ pub struct Context {
     pub seen: DotSet,
     /// The highest stamp, in `lww` keyspaces: a write made after a read beats what was read.
     pub stamp: Option<Stamp>,
+}
+
+impl Context {
+    /// What whoever has seen `seen` of `state` is told, in at most [`SPANS_MAX`] spans.
+    pub fn of(seen: &DotSet, state: &KeyState) -> Context {
+        let seen = squeezed(seen, state.live_dots().into_iter(), SPANS_MAX);
+        let stamp = (state.kind() == Kind::Lww).then(|| state.stamp());
+        Context { seen, stamp }
+    }
 }
 
 /// Makes and opens tokens of one cluster.
@@ -46,6 +61,7 @@ impl Sealer {
 
     /// The token for `context` of this key.
     pub fn seal(&self, keyspace: KeyspaceId, key: &[u8], context: &Context) -> Bytes {
+        assert!(context.seen.spans().len() <= SPANS_MAX, "what is handed out is taken back");
         let mut token = BytesMut::with_capacity(2 + context.seen.spans().len() * 14 + 12 + SEAL_BYTES);
         token.put_u8(FORMAT);
         token.put_u8(if context.stamp.is_some() { HAS_STAMP } else { 0 });
@@ -141,6 +157,7 @@ pub(crate) fn read_stamp(reader: &mut Reader) -> Result<Stamp, Malformed> {
 mod tests {
     use super::*;
     use crate::id::Dot;
+    use crate::version::{Content, Siblings, Version};
 
     fn context(actors: u64) -> Context {
         let mut seen = DotSet::new();
@@ -160,6 +177,28 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_key_has_seen_its_token_is_taken_back() {
+        let sealer = Sealer::new(b"secret");
+        let mut seen = DotSet::new();
+        (1..=10_000).for_each(|i| seen.issue(Dot { actor: ActorId(i << 44), counter: u64::MAX >> (i % 60) }));
+        let last = Dot { actor: ActorId(10_000 << 44), counter: u64::MAX >> (10_000 % 60) };
+        let version = Version {
+            content: Content::Tombstone,
+            stamp: Stamp::default(),
+            content_type: None,
+            request_id: None,
+            receipt: None,
+            expires_at: None,
+        };
+        let state = Siblings::from_parts(seen.clone(), vec![(last, version)]).expect("its dot was seen");
+        let context = Context::of(&seen, &KeyState::Causal(state));
+        let token = sealer.seal(KeyspaceId(7), b"key", &context);
+        assert!(token.len() <= CONTEXT_BYTES_MAX);
+        assert_eq!(sealer.open(KeyspaceId(7), b"key", &token), Ok(context.clone()));
+        assert!(context.seen.contains(last) && context.seen.within(&seen));
+    }
+
+    #[test]
     fn a_token_opens_for_its_own_key_keyspace_and_cluster_only() {
         let sealer = Sealer::new(b"secret");
         let token = sealer.seal(KeyspaceId(7), b"key", &context(3));
@@ -175,7 +214,7 @@ mod tests {
         for length in 0..token.len() {
             assert!(sealer.open(KeyspaceId(7), b"key", &token.slice(..length)).is_err());
         }
-        let long = Bytes::from(vec![1; CONTEXT_BYTES_MAX + 1]);
+        let long = Bytes::from(vec![FORMAT; CONTEXT_BYTES_MAX + 1]);
         assert!(matches!(sealer.open(KeyspaceId(7), b"key", &long), Err(Problem::TooLarge { .. })));
     }
 }

@@ -15,6 +15,7 @@ pub mod codec;
 pub mod context;
 mod ending;
 pub mod expiry;
+mod fill;
 pub mod fragments;
 pub mod register;
 pub mod siblings;
@@ -23,6 +24,7 @@ mod state;
 
 pub use clock::{DotSet, Span};
 pub use context::{Context, Sealer};
+pub(crate) use fill::{filled, squeezed};
 pub use fragments::{Fragment, Fragments};
 pub use register::Register;
 pub use siblings::Siblings;

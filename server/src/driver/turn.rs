@@ -225,9 +225,9 @@ impl Driver {
                 m.notices_breaker.add(1);
                 tracing::warn!(keyspace, key = %key.escape_ascii(), "resolutions_stopped");
             }
-            Notice::LargeContext { keyspace, key, actors } => {
+            Notice::LargeContext { keyspace, key, spans } => {
                 m.notices_large_context.add(1);
-                tracing::warn!(keyspace, key = %key.escape_ascii(), actors, "large_context");
+                tracing::warn!(keyspace, key = %key.escape_ascii(), spans, "large_context");
             }
             Notice::CorruptRecord { key, reason } => {
                 m.notices_corrupt_record.add(1);

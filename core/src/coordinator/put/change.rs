@@ -13,7 +13,8 @@ use crate::node::Node;
 use crate::plugin::{PluginAnswer, PluginCall};
 use crate::replica::{ActiveKey, Home};
 use crate::request::Problem;
-use crate::version::context::ACTORS_ALARM;
+use crate::version::context::SPANS_ALARM;
+use crate::version::filled;
 use crate::version::{Content, Context, DotSet, KeyState, Stamp, Version};
 use bytes::Bytes;
 
@@ -60,7 +61,7 @@ impl Node {
                 let limit = active.target.entry.settings.siblings_max;
                 let count = siblings.len_distinct(now) as u32;
                 if context.is_none() && count >= limit {
-                    let all = Context { seen: known, stamp: None };
+                    let all = Context::of(&known, state);
                     let context = self.sealer.seal(active.target.entry.id, &active.target.key, &all);
                     self.write_failed(op, Problem::SiblingLimit { siblings: count, limit, context }, effects);
                     return Step::Done;
@@ -79,15 +80,20 @@ impl Node {
                 let Some(KeyState::Causal(siblings)) = active.state.as_mut() else { return Step::Done };
                 siblings.write(&superseded, dot, previous, version);
                 let siblings_after = siblings.len_distinct(now) as u32;
-                if siblings.seen().actors() >= ACTORS_ALARM {
-                    self.counters.large_contexts += 1;
-                    effects.push(Effect::Notice(Notice::LargeContext {
-                        keyspace: active.target.entry.name.clone(),
-                        key: active.target.key.clone(),
-                        actors: siblings.seen().actors(),
-                    }));
-                }
                 let seen = self.seen_after(seen, &known, dot, previous);
+                let seen = filled(&seen, siblings);
+                let spans = siblings.seen().spans().len();
+                if spans >= SPANS_ALARM {
+                    self.counters.large_contexts += 1;
+                    // Each further write of the key would say so again.
+                    if known.spans().len() < SPANS_ALARM {
+                        effects.push(Effect::Notice(Notice::LargeContext {
+                            keyspace: active.target.entry.name.clone(),
+                            key: active.target.key.clone(),
+                            spans,
+                        }));
+                    }
+                }
                 self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: siblings_after });
                 Step::Done
             }
@@ -204,6 +210,9 @@ impl Node {
         }
         let mut seen = writing.context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();
         seen.join(&DotSet::single(dot, previous));
+        if let KeyState::Causal(siblings) = state {
+            seen = filled(&seen, siblings);
+        }
         let siblings = distinct(now, state) as u32;
         active.replicate.push(op);
         // A stand-in may hold it in memory only: its hints may have gone home meanwhile.
