@@ -4,7 +4,7 @@
 //! limits, caches; all of that is behind the shell.
 
 use crate::id::Dot;
-use crate::version::Stamp;
+use crate::version::{DotSet, Stamp};
 use bytes::Bytes;
 
 /// Which contract a module fulfils.
@@ -57,6 +57,24 @@ pub struct PluginSibling {
     pub content_type: Option<Bytes>,
 }
 
+/// An operation as a replicated type is shown it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginOperation {
+    /// In the plugin's language.
+    pub body: Bytes,
+    /// Unique to this operation.
+    pub dot: Dot,
+    /// `(previous, dot]` is vouched for: its actor made no other write to this key in between. Nothing is said
+    /// of what came before `previous` (R5).
+    pub previous: u64,
+    /// What the write is stored with.
+    pub stamp: Stamp,
+    /// The client's id of the operation.
+    pub op_id: Bytes,
+    /// What the client had seen; None: it sent no context.
+    pub seen: Option<DotSet>,
+}
+
 /// A question to a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PluginCall {
@@ -87,12 +105,8 @@ pub enum PluginCall {
         key: KeyInfo,
         /// None: no state yet.
         state: Option<Bytes>,
-        /// In the plugin's language.
-        op: Bytes,
-        /// Unique to this operation.
-        dot: Dot,
-        /// The client's id of the operation.
-        op_id: Bytes,
+        /// The operation, and what this node vouches for.
+        operation: PluginOperation,
     },
     /// A projection of a state.
     Query {
@@ -110,8 +124,15 @@ pub enum PluginCall {
 pub enum PluginAnswer {
     /// To Validate.
     Valid,
-    /// To Resolve (keep), Merge, Apply, Query.
+    /// To Merge, Apply, Query.
     Value(Bytes),
+    /// To Resolve: what the siblings come to.
+    Keep {
+        /// The value.
+        value: Bytes,
+        /// None: the one on which all siblings agree.
+        content_type: Option<Bytes>,
+    },
     /// To Resolve.
     Delete,
     /// To Resolve: a normal answer; the siblings stay.

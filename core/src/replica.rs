@@ -108,7 +108,7 @@ pub(crate) enum Home {
 enum Busy {
     Reading,
     Joining(Vec<DotSet>),
-    Applying(OpId, crate::id::Dot),
+    Applying(OpId, coordinator::Issued),
 }
 
 impl Node {
@@ -293,8 +293,8 @@ impl Node {
                         let reason = "the fragments of the state could not be joined".to_owned();
                         self.write_failed(op, Problem::Unresolved { reason }, effects);
                     }
-                    coordinator::Step::Ask(dot, call) => {
-                        active.busy = Some(Busy::Applying(op, dot));
+                    coordinator::Step::Ask(issued, call) => {
+                        active.busy = Some(Busy::Applying(op, issued));
                         self.ask(storage_key, active, call, effects);
                         return;
                     }

@@ -369,6 +369,7 @@ impl Cluster {
 
 /// Words of all siblings or states, sorted, each once: a lawful union.
 pub(crate) fn union(call: PluginCall) -> PluginAnswer {
+    let is_resolve = matches!(call, PluginCall::Resolve { .. });
     let values: Vec<Bytes> = match call {
         PluginCall::Validate { value, .. } if value.is_empty() => {
             return PluginAnswer::Rejected { kind: "malformed".into(), message: "no words".into() };
@@ -378,14 +379,18 @@ pub(crate) fn union(call: PluginCall) -> PluginAnswer {
             siblings.into_iter().filter_map(|sibling| sibling.content).collect()
         }
         PluginCall::Merge { states, .. } => states,
-        PluginCall::Apply { state, op, .. } => state.into_iter().chain([op]).collect(),
+        PluginCall::Apply { state, operation, .. } => state.into_iter().chain([operation.body]).collect(),
         PluginCall::Query { state, .. } => vec![state],
     };
     let words: BTreeSet<String> = values
         .iter()
         .flat_map(|value| String::from_utf8_lossy(value).split(' ').map(str::to_owned).collect::<Vec<_>>())
         .collect();
-    PluginAnswer::Value(Bytes::from(words.into_iter().collect::<Vec<_>>().join(" ")))
+    let value = Bytes::from(words.into_iter().collect::<Vec<_>>().join(" "));
+    match is_resolve {
+        true => PluginAnswer::Keep { value, content_type: None },
+        false => PluginAnswer::Value(value),
+    }
 }
 
 pub(crate) fn values(reply: &GetReply) -> Vec<String> {

@@ -33,6 +33,36 @@ pub struct Sibling {
     pub content_type: Option<String>,
 }
 
+/// Dots of one actor: those above `after`, up to and including `upto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Whose.
+    pub actor: u64,
+    /// Exclusive.
+    pub after: u64,
+    /// Inclusive.
+    pub upto: u64,
+}
+
+/// A change that a client asks for, and what the caller vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// What the client sent, in the plugin's own format.
+    pub body: Bytes,
+    /// Unique to this call, `(actor, counter)`.
+    pub dot: (u64, u64),
+    /// The actor made no other write to this key above this counter and below the dot's.
+    pub previous: u64,
+    /// The stamp of the write, milliseconds.
+    pub millis: u64,
+    /// The stamp of the write, logical part.
+    pub logical: u32,
+    /// The client's own id of the operation; a retry carries the same.
+    pub op_id: Bytes,
+    /// The writes that the client had seen, in order; none where it sent no context.
+    pub seen: Option<Vec<Span>>,
+}
+
 /// One question to a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
@@ -70,12 +100,17 @@ pub enum Call {
         key: KeyInfo,
         /// The state so far; none where the key does not exist.
         state: Option<Bytes>,
-        /// The operation, in the plugin's own format.
-        op: Bytes,
-        /// Unique to this call, `(actor, counter)`.
-        dot: (u64, u64),
-        /// The client's own id of the operation; a retry carries the same.
-        op_id: Bytes,
+        /// The operation, and what the caller vouches for.
+        operation: Operation,
+    },
+    /// Fold what was kept to tell the writes of these actors apart. World `replicated-type`.
+    Retire {
+        /// Where.
+        key: KeyInfo,
+        /// The state.
+        state: Bytes,
+        /// None of them writes ever again.
+        actors: Vec<u64>,
     },
     /// Read a projection of a state. World `replicated-type`.
     Query {
@@ -100,9 +135,10 @@ impl Call {
             }
             Call::Merge { key, states } => of_key(key) + states.iter().map(|s| s.len() as u64).sum::<u64>(),
             Call::Fingerprint { key, state } => of_key(key) + state.len() as u64,
-            Call::Apply { key, state, op, op_id, .. } => {
-                of_key(key) + sum(&[state.as_ref().map_or(0, Bytes::len), op.len(), op_id.len()])
+            Call::Apply { key, state, operation } => {
+                of_key(key) + state.as_ref().map_or(0, Bytes::len) as u64 + operation.input_bytes()
             }
+            Call::Retire { key, state, actors } => of_key(key) + sum(&[state.len(), actors.len() * 8]),
             Call::Query { key, state, path } => of_key(key) + sum(&[state.len(), path.len()]),
         }
     }
@@ -113,7 +149,7 @@ impl Call {
             Call::Validate { .. } => true,
             Call::Resolve { .. } => world == World::Resolver,
             Call::Merge { .. } | Call::Fingerprint { .. } => world != World::Resolver,
-            Call::Apply { .. } | Call::Query { .. } => world == World::ReplicatedType,
+            Call::Apply { .. } | Call::Retire { .. } | Call::Query { .. } => world == World::ReplicatedType,
         }
     }
 }
@@ -125,13 +161,27 @@ impl Sibling {
     }
 }
 
+impl Operation {
+    fn input_bytes(&self) -> u64 {
+        let spans = self.seen.as_ref().map_or(0, Vec::len) * size_of::<Span>();
+        (self.body.len() + self.op_id.len() + spans) as u64
+    }
+}
+
 /// What a plugin answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The value may enter.
     Valid,
-    /// The settled value, the joined state, the new state or the projection.
+    /// The joined state, the new state or the projection.
     Value(Bytes),
+    /// The settled value, and its content type where the plugin names one.
+    Keep {
+        /// The bytes.
+        value: Bytes,
+        /// None: the one on which all siblings agree.
+        content_type: Option<String>,
+    },
     /// The key is to be deleted.
     Delete,
     /// The plugin declines to settle; a normal answer, the siblings stay.

@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 
+use crate::bindings::exports::merganser::plugin::operations::{Operation, Span};
 use crate::bindings::merganser::plugin::types::{
-    Content, Dot, KeyInfo, Rejection, RejectionKind as WitRejectionKind, Sibling, Stamp, Verdict,
+    Content, Dot, Kept, KeyInfo, Rejection, RejectionKind as WitRejectionKind, Sibling, Stamp, Verdict,
 };
 use crate::call::{self, Answer, RejectionKind};
 
@@ -14,6 +15,23 @@ pub(crate) fn key(key: &call::KeyInfo) -> KeyInfo<'_> {
 
 pub(crate) fn dot((actor, counter): (u64, u64)) -> Dot {
     Dot { actor, counter }
+}
+
+/// The client's context, for [`operation`] to borrow.
+pub(crate) fn spans(operation: &call::Operation) -> Option<Vec<Span>> {
+    let span = |&call::Span { actor, after, upto }: &call::Span| Span { actor, after, upto };
+    operation.seen.as_ref().map(|seen| seen.iter().map(span).collect())
+}
+
+pub(crate) fn operation<'a>(operation: &'a call::Operation, seen: Option<&'a [Span]>) -> Operation<'a> {
+    Operation {
+        body: &operation.body,
+        dot: dot(operation.dot),
+        previous: operation.previous,
+        at: Stamp { millis: operation.millis, logical: operation.logical },
+        op_id: &operation.op_id,
+        seen,
+    }
 }
 
 /// The dots of each sibling, for [`siblings`] to borrow.
@@ -38,7 +56,7 @@ pub(crate) fn siblings<'a>(siblings: &'a [call::Sibling], dots: &'a [Vec<Dot>]) 
 
 pub(crate) fn verdict(verdict: Verdict) -> Answer {
     match verdict {
-        Verdict::Keep(value) => Answer::Value(value.into()),
+        Verdict::Keep(Kept { value, content_type }) => Answer::Keep { value: value.into(), content_type },
         Verdict::Delete => Answer::Delete,
         Verdict::Unresolved(reason) => Answer::Unresolved(reason),
     }

@@ -211,7 +211,9 @@ impl Host {
         let limit = self.limits.answer_bytes_max;
         let cut = |text: String| first_bytes(&text, self.limits.message_bytes_max);
         match answer {
-            Answer::Value(bytes) | Answer::Fingerprint(Some(bytes)) if bytes.len() > limit => {
+            Answer::Value(bytes) | Answer::Keep { value: bytes, .. } | Answer::Fingerprint(Some(bytes))
+                if bytes.len() > limit =>
+            {
                 Err(Failure::TooLarge { bytes: bytes.len(), limit })
             }
             Answer::Unresolved(reason) => Ok(Answer::Unresolved(cut(reason))),
@@ -255,10 +257,14 @@ fn ask(
             let answer = merge(store)?.call_fingerprint(store, convert::key(key), state)?;
             Ok(answer.map_or_else(convert::rejected, |print| Answer::Fingerprint(print.map(Bytes::from))))
         }
-        Call::Apply { key, state, op, dot, op_id } => {
-            let (guest, dot) = (operations(store)?, convert::dot(*dot));
-            let answer = guest.call_apply(store, convert::key(key), state.as_deref(), op, dot, op_id);
+        Call::Apply { key, state, operation } => {
+            let (guest, seen) = (operations(store)?, convert::spans(operation));
+            let operation = convert::operation(operation, seen.as_deref());
+            let answer = guest.call_apply(store, convert::key(key), state.as_deref(), operation);
             answer.map(convert::value)
+        }
+        Call::Retire { key, state, actors } => {
+            operations(store)?.call_retire(store, convert::key(key), state, actors).map(convert::value)
         }
         Call::Query { key, state, path } => {
             operations(store)?.call_query(store, convert::key(key), state, path).map(convert::value)

@@ -29,7 +29,7 @@ mod sandbox;
 
 pub use breaker::{Breaker, BreakerOptions, Change, Permit};
 pub use built_in::{BuiltIn, TEMPLATE_CART, built_in};
-pub use call::{Answer, Call, Failure, KeyInfo, RejectionKind, Sibling, Stats};
+pub use call::{Answer, Call, Failure, KeyInfo, Operation, RejectionKind, Sibling, Span, Stats};
 pub use error::Error;
 pub use host::Host;
 pub use limits::Limits;

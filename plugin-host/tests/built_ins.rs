@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use merganser_plugin_host::{
-    Answer, Call, Host, KeyInfo, Limits, PluginHash, RejectionKind, Sibling, TEMPLATE_CART, built_in,
+    Answer, Call, Host, KeyInfo, Limits, Operation, PluginHash, RejectionKind, Sibling, TEMPLATE_CART,
+    built_in,
 };
 
 /// One host for all tests here; a plugin is compiled when a test first asks for it, because Automerge takes seconds.
@@ -28,13 +29,21 @@ pub(crate) fn resolve(name: &str, siblings: Vec<Sibling>) -> Answer {
     HOST.call(&plugin(name), call).0.expect(name)
 }
 
+/// An operation without an id that follows its actor's one before.
+pub(crate) fn operation(body: impl Into<Bytes>, dot: (u64, u64)) -> Operation {
+    let (previous, millis) = (dot.1 - 1, 1_700_000_000_000 + dot.1);
+    Operation { body: body.into(), dot, previous, millis, logical: 0, op_id: Bytes::new(), seen: None }
+}
+
+/// What a resolver keeps.
+pub(crate) fn kept(value: impl Into<Bytes>) -> Answer {
+    Answer::Keep { value: value.into(), content_type: None }
+}
+
 fn apply(name: &str, state: Option<Bytes>, op: &str, dot: (u64, u64)) -> Bytes {
-    let (op, op_id) = (Bytes::copy_from_slice(op.as_bytes()), format!("{dot:?}").into());
-    value(
-        HOST.call(&plugin(name), Call::Apply { key: KeyInfo::default(), state, op, dot, op_id })
-            .0
-            .expect(name),
-    )
+    let operation = Operation { op_id: format!("{dot:?}").into(), ..operation(op.to_owned(), dot) };
+    let call = Call::Apply { key: KeyInfo::default(), state, operation };
+    value(HOST.call(&plugin(name), call).0.expect(name))
 }
 
 fn merge(name: &str, states: Vec<Bytes>) -> Bytes {
@@ -93,7 +102,7 @@ fn each_says_who_it_is_and_fulfils_its_world() {
 
 #[test]
 fn lww_keeps_the_latest_and_honours_a_later_delete() {
-    assert_eq!(resolve("lww", vec![sibling(1, 2, "new"), sibling(2, 1, "old")]), Answer::Value("new".into()));
+    assert_eq!(resolve("lww", vec![sibling(1, 2, "new"), sibling(2, 1, "old")]), kept("new"));
     let delete = Sibling { content: None, ..sibling(3, 9, "") };
     assert_eq!(resolve("lww", vec![sibling(1, 2, "new"), delete]), Answer::Delete);
 }
@@ -101,7 +110,8 @@ fn lww_keeps_the_latest_and_honours_a_later_delete() {
 #[test]
 fn mv_register_keeps_all_values_in_one_answer() {
     let both = resolve("mv-register", vec![sibling(1, 1, "tea"), sibling(2, 1, "milk")]);
-    assert_eq!(both, Answer::Value(r#"{"values":["milk","tea"]}"#.into()));
+    let json = Some("application/json".into());
+    assert_eq!(both, Answer::Keep { value: r#"{"values":["milk","tea"]}"#.into(), content_type: json });
 }
 
 #[test]
@@ -145,8 +155,8 @@ fn deeply_nested_json_fits_the_small_guest_stack_or_is_rejected() {
             ("lww-map", format!(r#"{{"set":{{"a":{nested}}}}}"#)),
             ("or-set", format!(r#"{{"add":{nested}}}"#)),
         ] {
-            let (op, op_id) = (Bytes::from(op), Bytes::new());
-            let call = Call::Apply { key: KeyInfo::default(), state: None, op, dot: (1, 1), op_id };
+            let operation = operation(op, (1, 1));
+            let call = Call::Apply { key: KeyInfo::default(), state: None, operation };
             let answer = HOST.call(&plugin(name), call).0.expect(name);
             let taken = matches!(answer, Answer::Value(_));
             assert!(taken == (name == "lww-map" && depth <= 120), "{name} at {depth}: {answer:?}");
@@ -155,6 +165,6 @@ fn deeply_nested_json_fits_the_small_guest_stack_or_is_rejected() {
             }
         }
         let value = format!(r#"{{"values":[{nested},"a"]}}"#);
-        assert_eq!(resolve("mv-register", vec![sibling(1, 1, value.clone())]), Answer::Value(value.into()));
+        assert_eq!(resolve("mv-register", vec![sibling(1, 1, value.clone())]), kept(value));
     }
 }

@@ -7,7 +7,8 @@
 use wit_component::{StringEncoding, embed_component_metadata};
 
 /// A resolver. `resolve` is the body of a function with the parameters `$siblings` and `$count`; it leaves a pointer to a
-/// verdict: tag (0 keep, 1 delete, 2 unresolved) at 0, pointer at 4, length at 8. A sibling takes 48 bytes; the tag of its
+/// verdict: tag (0 keep, 1 delete, 2 unresolved) at 0, pointer at 4, length at 8, and for a keep the content type's tag at
+/// 12. A sibling takes 48 bytes; the tag of its
 /// content is at 24, pointer at 28, length at 32.
 pub(crate) fn resolver(resolve: &str) -> Vec<u8> {
     resolver_with("", resolve)

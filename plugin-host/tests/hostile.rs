@@ -9,7 +9,7 @@ use merganser_plugin_host::{
     Answer, Call, Error, Failure, Host, KeyInfo, Limits, PluginHash, Sibling, Stats, World,
 };
 
-use crate::built_ins::{HOST as BUILT_INS, plugin, sibling};
+use crate::built_ins::{HOST as BUILT_INS, kept, plugin, sibling};
 use crate::guests::{resolver, resolver_with, resolver_with_allocator};
 
 /// Small limits, so that the hostile come to their end soon.
@@ -34,7 +34,7 @@ fn resolve(wasm: &[u8]) -> Result<Answer, Failure> {
 
 fn host_still_works() {
     let call = Call::Resolve { key: KeyInfo::default(), siblings: conflict() };
-    assert_eq!(BUILT_INS.call(&plugin("lww"), call).0, Ok(Answer::Value("two".into())));
+    assert_eq!(BUILT_INS.call(&plugin("lww"), call).0, Ok(kept("two")));
     let harmless = resolver("(i32.store8 (global.get $out) (i32.const 1)) (global.get $out)");
     assert_eq!(resolve(&harmless), Ok(Answer::Delete));
 }
@@ -129,7 +129,7 @@ fn an_answer_larger_than_allowed_is_refused_with_its_size() {
         ))
     };
     let limit = limits().answer_bytes_max;
-    assert!(matches!(resolve(&large(limit as u32)), Ok(Answer::Value(value)) if value.len() == limit));
+    assert!(matches!(resolve(&large(limit as u32)), Ok(Answer::Keep { value, .. }) if value.len() == limit));
     let failure = Failure::TooLarge { bytes: limit + 1, limit };
     assert_eq!(resolve(&large(limit as u32 + 1)), Err(failure));
     // Far larger ones are not even read.
@@ -160,7 +160,7 @@ fn every_call_gets_a_fresh_instance() {
          (global.get $out)",
     );
     for _ in 0..3 {
-        assert_eq!(resolve(&counting), Ok(Answer::Value(Bytes::new())));
+        assert_eq!(resolve(&counting), Ok(kept(Bytes::new())));
     }
     assert_eq!(HOST.load(&counting).unwrap().description.name, "guest");
 }

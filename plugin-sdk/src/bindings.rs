@@ -64,6 +64,7 @@ pub mod operations {
         export_macro_name: "__export_operations",
         default_bindings_module: "merganser_plugin_sdk::bindings::operations",
         with: { "merganser:plugin/types@1.0.0": super::plugin::merganser::plugin::types },
+        additional_derives: [PartialEq, Eq],
         generate_all,
     });
 }

@@ -105,13 +105,19 @@ macro_rules! export_replicated_type {
                 fn apply(
                     key: $crate::KeyInfo,
                     state: Option<Vec<u8>>,
-                    op: Vec<u8>,
-                    dot: $crate::Dot,
-                    op_id: Vec<u8>,
+                    operation: $crate::Operation,
                 ) -> Result<Vec<u8>, $crate::Rejection> {
                     $crate::guest::report_panics();
-                    let operation = $crate::Operation { bytes: &op, dot, id: &op_id };
                     <$ty as $crate::ReplicatedType>::apply(&key, state.as_deref(), &operation)
+                }
+
+                fn retire(
+                    key: $crate::KeyInfo,
+                    state: Vec<u8>,
+                    actors: Vec<u64>,
+                ) -> Result<Vec<u8>, $crate::Rejection> {
+                    $crate::guest::report_panics();
+                    <$ty as $crate::ReplicatedType>::retire(&key, &state, &actors)
                 }
 
                 fn query(

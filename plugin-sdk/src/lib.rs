@@ -10,7 +10,7 @@
 //!     fn resolve(_: &KeyInfo, siblings: &[Sibling]) -> Verdict {
 //!         let values = siblings.iter().filter_map(Sibling::value);
 //!         match values.max_by_key(|value| (value.len(), value.to_vec())) {
-//!             Some(longest) => Verdict::Keep(longest.to_vec()),
+//!             Some(longest) => Verdict::keep(longest),
 //!             None => Verdict::Delete,
 //!         }
 //!     }
@@ -34,8 +34,9 @@ pub mod log;
 pub mod testing;
 mod values;
 
+pub use bindings::operations::exports::merganser::plugin::operations::{Operation, Span};
 pub use bindings::plugin::merganser::plugin::types::{
-    Content, Description, Dot, KeyInfo, Rejection, RejectionKind, Sibling, Stamp, Verdict,
+    Content, Description, Dot, Kept, KeyInfo, Rejection, RejectionKind, Sibling, Stamp, Verdict,
 };
 
 /// Any deterministic function of a sibling set.
@@ -83,17 +84,6 @@ pub trait Lattice {
     }
 }
 
-/// An operation on a replicated type.
-#[derive(Debug, Clone, Copy)]
-pub struct Operation<'a> {
-    /// What the client sent.
-    pub bytes: &'a [u8],
-    /// Unique to this operation, given by the host: use it as a tag.
-    pub dot: Dot,
-    /// The client's own id; a retry carries the same, and must change nothing the second time. May be empty.
-    pub id: &'a [u8],
-}
-
 /// A lattice that clients change through operations and read through queries.
 pub trait ReplicatedType {
     /// As in [`Lattice::merge`].
@@ -101,10 +91,17 @@ pub trait ReplicatedType {
 
     /// The state after the operation; no state means that the key does not exist yet. Must not lose anything:
     /// `merge(s, apply(s, op)) = apply(s, op)`.
-    fn apply(key: &KeyInfo, state: Option<&[u8]>, operation: &Operation<'_>) -> Result<Vec<u8>, Rejection>;
+    fn apply(key: &KeyInfo, state: Option<&[u8]>, operation: &Operation) -> Result<Vec<u8>, Rejection>;
 
     /// The part of the state that the path names; the whole of it, readable, for the empty path.
     fn query(key: &KeyInfo, state: &[u8], path: &[u8]) -> Result<Vec<u8>, Rejection>;
+
+    /// The same state in fewer bytes: none of the actors writes ever again, and all replicas hold the same of what
+    /// they wrote. A type that keeps nothing by actor answers the state as it is.
+    fn retire(key: &KeyInfo, state: &[u8], actors: &[u64]) -> Result<Vec<u8>, Rejection> {
+        let _ = (key, actors);
+        Ok(state.to_vec())
+    }
 
     /// As in [`Lattice::fingerprint`].
     fn fingerprint(key: &KeyInfo, state: &[u8]) -> Result<Option<Vec<u8>>, Rejection> {

@@ -1,6 +1,6 @@
 //! Makes siblings and keys for an author's native tests, and reproducible choices for `generate`.
 
-use crate::{Content, Dot, KeyInfo, Sibling, Stamp};
+use crate::{Content, Dot, KeyInfo, Operation, Sibling, Stamp};
 
 /// A key in a keyspace called `test`, with no configuration.
 pub fn key(key: &str) -> KeyInfo {
@@ -25,6 +25,19 @@ pub fn tombstone(actor: u64, millis: u64) -> Sibling {
 /// One sibling for each value: actors and times count up from 1.
 pub fn siblings<V: AsRef<[u8]>>(values: &[V]) -> Vec<Sibling> {
     values.iter().zip(1..).map(|(value, n)| sibling(n, n, value)).collect()
+}
+
+/// An operation of this actor that follows its own one before, without an id, a millisecond after it.
+pub fn operation(body: impl AsRef<[u8]>, actor: u64, counter: u64) -> Operation {
+    assert!(counter > 0, "counters begin at one");
+    Operation {
+        body: body.as_ref().to_vec(),
+        dot: Dot { actor, counter },
+        previous: counter - 1,
+        at: Stamp { millis: counter, logical: 0 },
+        op_id: Vec::new(),
+        seen: None,
+    }
 }
 
 /// Reproducible choices from a seed (SplitMix64), for `generate`: a plugin has no randomness of its own.

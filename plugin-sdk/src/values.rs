@@ -1,6 +1,6 @@
 //! Small conveniences on the types of the contract.
 
-use crate::{Content, Dot, Rejection, RejectionKind, Sibling};
+use crate::{Content, Dot, Kept, Rejection, RejectionKind, Sibling, Verdict};
 
 impl Sibling {
     /// The bytes; none for a tombstone.
@@ -14,6 +14,18 @@ impl Sibling {
     /// When it was written, as a number that compares as the stamps do; equal ones are told apart by the last dot.
     pub fn order(&self) -> (u64, u32, Option<(u64, u64)>) {
         (self.at.millis, self.at.logical, self.dots.iter().map(Dot::order).max())
+    }
+}
+
+impl Verdict {
+    /// Keeps this value; its content type is the one on which the siblings agree.
+    pub fn keep(value: impl Into<Vec<u8>>) -> Verdict {
+        Verdict::Keep(Kept { value: value.into(), content_type: None })
+    }
+
+    /// Keeps this value under a content type of the plugin's own choice.
+    pub fn keep_as(value: impl Into<Vec<u8>>, content_type: &str) -> Verdict {
+        Verdict::Keep(Kept { value: value.into(), content_type: Some(content_type.into()) })
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) use flights::Flights;
 pub(crate) use get::Reading;
 pub(crate) use load::Load;
 pub(crate) use pace::Paces;
-pub(crate) use put::{Change, Step, Writing};
+pub(crate) use put::{Change, Issued, Step, Writing};
 pub(crate) use replication::Replication;
 pub(crate) use view_cache::ViewCache;
 pub(crate) use write_back::WriteBacks;

@@ -79,6 +79,15 @@ pub(crate) enum Change {
     Again { dot: Dot, previous: u64, stamp: Stamp },
 }
 
+/// What an operation was given before its plugin was asked; it is stored with the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Issued {
+    pub(super) dot: Dot,
+    /// Its actor's dot of this key before it.
+    pub(super) previous: u64,
+    pub(super) stamp: Stamp,
+}
+
 /// What became of a write at its active key.
 pub(crate) enum Step {
     /// It is in the state, or was refused.
@@ -88,7 +97,7 @@ pub(crate) enum Step {
     /// It needs one joined state.
     JoinFirst(Change),
     /// The plugin applies it.
-    Ask(Dot, PluginCall),
+    Ask(Issued, PluginCall),
 }
 
 impl Node {

@@ -6,9 +6,10 @@
 use super::key_info;
 use crate::catalog::{DeleteSemantics, KeyspaceEntry, Policy};
 use crate::plugin::{PluginAnswer, PluginCall, PluginSibling};
-use crate::request::{Presence, Resolution, SiblingView, Want};
+use crate::request::{CONTENT_TYPE_BYTES_MAX, Presence, Resolution, SiblingView, Want};
 use crate::target::Target;
 use crate::version::{Content, Fragments, KeyState, Register, Siblings, Stamp, expiry};
+use bytes::Bytes;
 
 /// What is shown.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +26,7 @@ pub(super) enum Shown {
 }
 
 /// Siblings as they are shown: in dot order, byte-equal ones once with all of their dots (R1).
-fn shown(siblings: &Siblings) -> Vec<SiblingView> {
+pub(super) fn shown(siblings: &Siblings) -> Vec<SiblingView> {
     let mut shown: Vec<SiblingView> = Vec::with_capacity(siblings.len());
     for (dot, version) in siblings.iter() {
         let content = version.content.value();
@@ -71,13 +72,16 @@ pub(super) fn answered(entry: &KeyspaceEntry, state: &KeyState, answer: PluginAn
         KeyState::Lww(_) => Vec::new(),
     };
     let resolution = Resolution::Resolved { plugin, epoch };
-    match answer {
-        PluginAnswer::Value(value) => {
+    let settled = match answer {
+        PluginAnswer::Value(value) if matches!(state, KeyState::Lattice(_)) => Ok((value, None)),
+        answer => settled(answer, &candidates),
+    };
+    match settled {
+        Ok((value, content_type)) => {
             let mut dots: Vec<_> =
                 candidates.iter().flat_map(|sibling| sibling.dots.iter().copied()).collect();
             dots.sort_unstable();
             let stamp = candidates.iter().map(|sibling| sibling.stamp).max().unwrap_or_default();
-            let content_type = candidates.first().and_then(|sibling| sibling.content_type.clone());
             let expires_at = match state {
                 KeyState::Causal(siblings) => {
                     expiry::of_resolution(siblings.iter().map(|(_, version)| version))
@@ -88,12 +92,35 @@ pub(super) fn answered(entry: &KeyspaceEntry, state: &KeyState, answer: PluginAn
                 SiblingView { content: Some(value), dots, stamp, content_type, receipt: None, expires_at };
             View { presence: Presence::Found, siblings: vec![merged], resolution }
         }
-        PluginAnswer::Delete => View { presence: Presence::Deleted, siblings: Vec::new(), resolution },
-        other => {
+        Err(PluginAnswer::Delete) => View { presence: Presence::Deleted, siblings: Vec::new(), resolution },
+        Err(other) => {
             let reason = reason(other);
             let resolution = Resolution::Unresolved { reason, plugin, epoch };
             View { presence: Presence::Found, siblings: candidates, resolution }
         }
+    }
+}
+
+/// The value and content type that a resolver settled on, or what it answered instead. What is shown and what an owner
+/// stores is told here, so that both are the same (R4).
+pub(super) fn settled(
+    answer: PluginAnswer,
+    shown: &[SiblingView],
+) -> Result<(Bytes, Option<Bytes>), PluginAnswer> {
+    match answer {
+        PluginAnswer::Keep { content_type: Some(named), .. } if named.len() > CONTENT_TYPE_BYTES_MAX => {
+            let reason =
+                format!("its content type has {} bytes, allowed are {CONTENT_TYPE_BYTES_MAX}", named.len());
+            Err(PluginAnswer::Failed(reason))
+        }
+        PluginAnswer::Keep { value, content_type: Some(named) } => Ok((value, Some(named))),
+        PluginAnswer::Keep { value, content_type: None } => {
+            let mut types = shown.iter().filter(|sibling| sibling.content.is_some());
+            let first = types.next().and_then(|sibling| sibling.content_type.clone());
+            let agreed = first.filter(|first| types.all(|other| other.content_type.as_ref() == Some(first)));
+            Ok((value, agreed))
+        }
+        other => Err(other),
     }
 }
 
@@ -223,4 +250,52 @@ fn lattice(target: &Target, fragments: &Fragments, want: Want) -> Shown {
     }
     let states = fragments.iter().map(|fragment| fragment.value.clone()).collect();
     Shown::Ask(PluginCall::Merge { key: key_info(target), states })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ActorId, Dot};
+
+    fn sibling(actor: u64, content: Option<&'static str>, content_type: Option<&'static str>) -> SiblingView {
+        SiblingView {
+            content: content.map(Bytes::from),
+            dots: vec![Dot { actor: ActorId(actor), counter: 1 }],
+            stamp: Stamp::default(),
+            content_type: content_type.map(Bytes::from),
+            receipt: None,
+            expires_at: None,
+        }
+    }
+
+    fn typed(named: Option<&'static str>, shown: &[SiblingView]) -> Option<Bytes> {
+        let answer =
+            PluginAnswer::Keep { value: Bytes::from("merged"), content_type: named.map(Bytes::from) };
+        settled(answer, shown).expect("it settles").1
+    }
+
+    #[test]
+    fn a_resolution_has_the_type_that_its_plugin_names_or_that_all_values_have() {
+        let (json, image) = ("application/json", "image/png");
+        let alike = [sibling(1, Some("a"), Some(json)), sibling(2, Some("b"), Some(json))];
+        let mixed = [sibling(1, Some("a"), Some(image)), sibling(2, Some("b"), Some(json))];
+        let bare = [sibling(1, Some("a"), Some(json)), sibling(2, Some("b"), None)];
+        let deleted = [sibling(1, None, None), sibling(2, Some("b"), Some(json))];
+        assert_eq!(typed(Some(image), &alike), Some(Bytes::from(image)));
+        assert_eq!(typed(None, &alike), Some(Bytes::from(json)));
+        assert_eq!(typed(None, &mixed), None, "merged JSON is no image");
+        assert_eq!(typed(None, &bare), None);
+        assert_eq!(typed(None, &deleted), Some(Bytes::from(json)));
+    }
+
+    #[test]
+    fn a_type_that_no_client_could_have_given_is_no_answer() {
+        let content_type = Some(Bytes::from(vec![b'x'; CONTENT_TYPE_BYTES_MAX + 1]));
+        let answer = PluginAnswer::Keep { value: Bytes::new(), content_type };
+        let refused = settled(answer, &[sibling(1, Some("a"), None)]);
+        assert!(
+            matches!(&refused, Err(PluginAnswer::Failed(reason)) if reason.contains("256 bytes")),
+            "{refused:?}"
+        );
+    }
 }

@@ -123,6 +123,9 @@ impl ViewCache {
     pub(super) fn put(&mut self, question: Question, answer: &PluginAnswer, bytes_max: usize) {
         let size = match answer {
             PluginAnswer::Value(value) => value.len(),
+            PluginAnswer::Keep { value, content_type } => {
+                value.len() + content_type.as_ref().map_or(0, Bytes::len)
+            }
             PluginAnswer::Delete => 0,
             PluginAnswer::Unresolved(reason) => reason.len(),
             PluginAnswer::Valid | PluginAnswer::Rejected { .. } | PluginAnswer::Failed(_) => return,

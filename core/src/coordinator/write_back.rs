@@ -9,7 +9,7 @@
 
 use super::get::Goal;
 use super::put::Change;
-use super::{Admitted, Reading};
+use super::{Admitted, Reading, view};
 use crate::catalog::Policy;
 use crate::event::{Effect, Effects, Notice};
 use crate::id::{Millis, NodeId};
@@ -166,15 +166,14 @@ impl Node {
         self.write_backs.tripped.remove(&storage_key);
         let merged_from = siblings.iter().map(|(dot, _)| *dot).collect();
         let receipt = Some(Receipt { merged_from, plugin: plugin.hash, epoch: entry.epoch, generation });
-        let change = match answer {
-            PluginAnswer::Value(value) => {
-                let content_type = siblings.iter().find_map(|(_, version)| version.content_type.clone());
+        let change = match view::settled(answer, &view::shown(siblings)) {
+            Ok((value, content_type)) => {
                 let expires_at = expiry::of_resolution(siblings.iter().map(|(_, version)| version));
                 Change::Put { value, content_type, receipt, expires_at }
             }
-            PluginAnswer::Delete => Change::Delete { receipt },
+            Err(PluginAnswer::Delete) => Change::Delete { receipt },
             // A normal answer, or none: the siblings stay (R7).
-            _ => return,
+            Err(_) => return,
         };
         let context = Context { seen: all, stamp: None };
         self.begin_owner_write(now, target, context, change, effects);

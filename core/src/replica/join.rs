@@ -50,7 +50,7 @@ impl Node {
         let Some(mut active) = self.active.remove(&storage_key) else { return };
         match active.busy.take() {
             Some(Busy::Joining(claims)) => self.joined(&mut active, &claims, answer, effects),
-            Some(Busy::Applying(op, dot)) => self.applied(now, &mut active, op, dot, answer, effects),
+            Some(Busy::Applying(op, issued)) => self.applied(&mut active, op, issued, answer, effects),
             other => active.busy = other,
         }
         self.active.insert(storage_key.clone(), active);

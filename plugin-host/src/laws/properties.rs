@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 
-use crate::call::{Answer, Call, Failure, KeyInfo, Sibling, Stats};
+use crate::call::{Answer, Call, Failure, KeyInfo, Operation, Sibling, Stats};
 use crate::host::Host;
 use crate::laws::Law;
 use crate::laws::pool::canonical;
@@ -94,8 +94,16 @@ impl<'a> Prover<'a> {
     }
 
     fn apply(&self, state: &Bytes, op: &Bytes, counter: u64) -> Asked {
-        let (state, op, dot) = (Some(state.clone()), op.clone(), (u64::MAX, counter));
-        self.ask(Call::Apply { key: self.key.clone(), state, op, dot, op_id: Bytes::from_static(b"law L5") })
+        let operation = Operation {
+            body: op.clone(),
+            dot: (u64::MAX, counter),
+            previous: counter - 1,
+            millis: counter,
+            logical: 0,
+            op_id: Bytes::from_static(b"law L5"),
+            seen: None,
+        };
+        self.ask(Call::Apply { key: self.key.clone(), state: Some(state.clone()), operation })
     }
 
     /// What a joined state means; anything else as it is.
@@ -151,7 +159,7 @@ impl<'a> Prover<'a> {
 
     fn alone_is_kept(&self, case: &[Sibling]) -> Outcome {
         match &case[0].content {
-            Some(value) => same(self.resolve(&case[..1]), Ok(Answer::Value(value.clone()))),
+            Some(value) => same(self.resolve(&case[..1]).map(untyped), Ok(Answer::Value(value.clone()))),
             None => Outcome::Inapplicable,
         }
     }
@@ -175,11 +183,12 @@ impl<'a> Prover<'a> {
     /// answers should say what one who saw all siblings says.
     fn settles(&self, case: &[Sibling]) -> Outcome {
         let (first, last) = (&case[..case.len() - 1], &case[1..]);
-        let (Ok(Answer::Value(left)), Ok(Answer::Value(right))) = (self.resolve(first), self.resolve(last))
+        let (Ok(Answer::Keep { value: left, .. }), Ok(Answer::Keep { value: right, .. })) =
+            (self.resolve(first), self.resolve(last))
         else {
             return Outcome::Inapplicable;
         };
-        let whole = self.resolve(case);
+        let whole = self.resolve(case).map(untyped);
         let latest = case.iter().map(|sibling| sibling.millis).max().unwrap_or(0);
         let written = |actor, millis, value: &Bytes| Sibling {
             dots: vec![(actor, 1)],
@@ -190,7 +199,7 @@ impl<'a> Prover<'a> {
         };
         for (left_at, right_at) in [(latest + 1, latest + 2), (latest + 2, latest + 1)] {
             let both = canonical(vec![written(100, left_at, &left), written(101, right_at, &right)]);
-            let settled = self.resolve(&both);
+            let settled = self.resolve(&both).map(untyped);
             if settled != whole {
                 return broken(settled, whole);
             }
@@ -214,7 +223,9 @@ impl<'a> Prover<'a> {
             _ => self.merge(states),
         };
         match asked {
-            Ok(Answer::Value(value)) => same(self.validate(&value), Ok(Answer::Valid)),
+            Ok(Answer::Value(value) | Answer::Keep { value, .. }) => {
+                same(self.validate(&value), Ok(Answer::Valid))
+            }
             Ok(_) => Outcome::Inapplicable,
             // Failures are the business of L8.
             Err(_) => Outcome::Inapplicable,
@@ -234,6 +245,14 @@ impl<'a> Prover<'a> {
     }
 }
 
+/// The value alone: the content type of a lone sibling is not the plugin's to say.
+fn untyped(answer: Answer) -> Answer {
+    match answer {
+        Answer::Keep { value, .. } => Answer::Value(value),
+        other => other,
+    }
+}
+
 /// Failures are the business of L8: they say nothing about the other laws.
 fn same(left: Asked, right: Asked) -> Outcome {
     match (left, right) {
@@ -245,7 +264,8 @@ fn same(left: Asked, right: Asked) -> Outcome {
 
 fn broken(left: Asked, right: Asked) -> Outcome {
     let text = |asked: Asked| match asked {
-        Ok(Answer::Value(value)) => shown(&value),
+        Ok(Answer::Value(value) | Answer::Keep { value, content_type: None }) => shown(&value),
+        Ok(Answer::Keep { value, content_type: Some(named) }) => format!("{}, {named}", shown(&value)),
         Ok(Answer::Valid) => "valid".into(),
         Ok(Answer::Delete) => "delete".into(),
         Ok(Answer::Unresolved(reason)) => format!("unresolved: {reason}"),

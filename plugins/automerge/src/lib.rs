@@ -94,9 +94,9 @@ impl ReplicatedType for AutomergePlugin {
         load(state).map(|_| ())
     }
 
-    fn apply(_: &KeyInfo, state: Option<&[u8]>, operation: &Operation<'_>) -> Result<Vec<u8>, Rejection> {
+    fn apply(_: &KeyInfo, state: Option<&[u8]>, operation: &Operation) -> Result<Vec<u8>, Rejection> {
         let states: Vec<Vec<u8>> =
-            [Some(operation.bytes), state].into_iter().flatten().map(Vec::from).collect();
+            [Some(operation.body.as_slice()), state].into_iter().flatten().map(Vec::from).collect();
         join(&states)
     }
 

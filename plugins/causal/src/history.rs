@@ -90,8 +90,8 @@ impl<T: Tally> History<T> {
     }
 
     /// Adds an operation that is worth `sum`, unless it is known.
-    pub fn record(&mut self, operation: &Operation<'_>, sum: T) -> Result<Outcome, Rejection> {
-        let id = digest(operation.id);
+    pub fn record(&mut self, operation: &Operation, sum: T) -> Result<Outcome, Rejection> {
+        let id = digest(&operation.op_id);
         let known_id = |entry: &Entry<T>| id != 0 && entry.id == id;
         if self.is_spent(id) || self.actors.values().any(|actor| actor.recent.values().any(known_id)) {
             return Ok(Outcome::Known);

@@ -1,6 +1,7 @@
 //! The history against what a list of operations would say.
 
-use merganser_plugin_sdk::{Dot, Operation, testing::Choices};
+use merganser_plugin_sdk::Operation;
+use merganser_plugin_sdk::testing::{Choices, operation};
 
 use super::*;
 
@@ -24,7 +25,7 @@ impl Tally for Sum {
 }
 
 fn record(history: &mut History<Sum>, actor: u64, counter: u64, id: &str, sum: u64) -> Outcome {
-    let operation = Operation { bytes: b"", dot: Dot { actor, counter }, id: id.as_bytes() };
+    let operation = Operation { op_id: id.into(), ..operation("", actor, counter) };
     history.record(&operation, Sum(sum)).unwrap()
 }
 
@@ -126,7 +127,7 @@ fn a_dot_below_the_mark_is_rejected_rather_than_lost() {
     for counter in 10..60 {
         record(&mut history, 1, counter, "", 1);
     }
-    let late = Operation { bytes: b"", dot: Dot { actor: 1, counter: 5 }, id: b"late" };
+    let late = Operation { op_id: b"late".into(), ..operation("", 1, 5) };
     assert!(history.record(&late, Sum(1)).is_err());
     assert_eq!(history.total(), Sum(50));
 }

@@ -5,7 +5,7 @@
 //! a stamp of its own: two nodes that settle different parts of a conflict in a partition may keep another value
 //! than one that saw all (the law checker warns: L4). Where that matters, serve views without write-back.
 
-use merganser_plugin_sdk::{KeyInfo, Resolver, Sibling, Verdict, export_resolver, testing::Choices};
+use merganser_plugin_sdk::{Kept, KeyInfo, Resolver, Sibling, Verdict, export_resolver, testing::Choices};
 
 /// The plugin.
 pub struct Lww;
@@ -13,10 +13,12 @@ pub struct Lww;
 impl Resolver for Lww {
     fn resolve(_: &KeyInfo, siblings: &[Sibling]) -> Verdict {
         let latest = siblings.iter().max_by_key(|sibling| sibling.order());
-        match latest.map(Sibling::value) {
-            None => Verdict::Unresolved("no siblings were shown".into()),
-            Some(None) => Verdict::Delete,
-            Some(Some(value)) => Verdict::Keep(value.to_vec()),
+        let Some(latest) = latest else { return Verdict::Unresolved("no siblings were shown".into()) };
+        match latest.value() {
+            None => Verdict::Delete,
+            Some(value) => {
+                Verdict::Keep(Kept { value: value.to_vec(), content_type: latest.content_type.clone() })
+            }
         }
     }
 
@@ -38,20 +40,17 @@ mod tests {
     #[test]
     fn the_highest_stamp_wins_and_the_dot_breaks_ties() {
         let resolve = |siblings: &[Sibling]| Lww::resolve(&key("k"), siblings);
-        assert_eq!(
-            resolve(&[sibling(1, 20, "late"), sibling(2, 10, "early")]),
-            Verdict::Keep(b"late".into())
-        );
-        assert_eq!(resolve(&[sibling(1, 10, "low"), sibling(2, 10, "high")]), Verdict::Keep(b"high".into()));
+        assert_eq!(resolve(&[sibling(1, 20, "late"), sibling(2, 10, "early")]), Verdict::keep(b"late"));
+        assert_eq!(resolve(&[sibling(1, 10, "low"), sibling(2, 10, "high")]), Verdict::keep(b"high"));
         let mut logical = sibling(1, 10, "later");
         logical.at.logical = 1;
-        assert_eq!(resolve(&[logical, sibling(2, 10, "sooner")]), Verdict::Keep(b"later".into()));
+        assert_eq!(resolve(&[logical, sibling(2, 10, "sooner")]), Verdict::keep(b"later"));
     }
 
     #[test]
     fn a_later_delete_wins_and_an_earlier_one_loses() {
         let resolve = |siblings: &[Sibling]| Lww::resolve(&key("k"), siblings);
         assert_eq!(resolve(&[sibling(1, 10, "value"), tombstone(2, 20)]), Verdict::Delete);
-        assert_eq!(resolve(&[sibling(1, 20, "value"), tombstone(2, 10)]), Verdict::Keep(b"value".into()));
+        assert_eq!(resolve(&[sibling(1, 20, "value"), tombstone(2, 10)]), Verdict::keep(b"value"));
     }
 }

@@ -59,8 +59,8 @@ impl Resolver for MvRegister {
         }
         match values.len() {
             0 => Verdict::Delete,
-            1 => Verdict::Keep(values.pop_first().unwrap_or_default()),
-            _ => Verdict::Keep(encode(&values)),
+            1 => Verdict::keep(values.pop_first().unwrap_or_default()),
+            _ => Verdict::keep_as(encode(&values), "application/json"),
         }
     }
 
@@ -87,7 +87,7 @@ mod tests {
 
     fn resolve(values: &[&[u8]]) -> Vec<u8> {
         match MvRegister::resolve(&key("k"), &siblings(values)) {
-            Verdict::Keep(value) => value,
+            Verdict::Keep(kept) => kept.value,
             other => panic!("{other:?}"),
         }
     }
@@ -118,7 +118,7 @@ mod tests {
     fn a_delete_loses_against_any_value() {
         let mut with_delete = siblings(&["milk"]);
         with_delete.push(tombstone(7, 99));
-        assert_eq!(MvRegister::resolve(&key("k"), &with_delete), Verdict::Keep(b"milk".into()));
+        assert_eq!(MvRegister::resolve(&key("k"), &with_delete), Verdict::keep(b"milk"));
         assert_eq!(MvRegister::resolve(&key("k"), &[tombstone(1, 1)]), Verdict::Delete);
     }
 

@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use merganser_causal::{History, Outcome, Reader, Writer};
-use merganser_plugin_sdk::testing::Choices;
-use merganser_plugin_sdk::{Dot, KeyInfo, Operation, Rejection, ReplicatedType, export_replicated_type};
+use merganser_plugin_sdk::testing::{Choices, operation};
+use merganser_plugin_sdk::{KeyInfo, Operation, Rejection, ReplicatedType, export_replicated_type};
 use serde_json::Value;
 
 const MAGIC: &[u8; 4] = b"MOS1";
@@ -85,8 +85,8 @@ impl State {
         self.history.join(&other.history);
     }
 
-    fn apply(&mut self, operation: &Operation<'_>) -> Result<(), Rejection> {
-        let change = parse(operation.bytes)?;
+    fn apply(&mut self, operation: &Operation) -> Result<(), Rejection> {
+        let change = parse(&operation.body)?;
         if self.history.record(operation, ())? == Outcome::Known {
             return Ok(());
         }
@@ -146,7 +146,7 @@ impl ReplicatedType for OrSet {
         Ok(joined.encode())
     }
 
-    fn apply(_: &KeyInfo, state: Option<&[u8]>, operation: &Operation<'_>) -> Result<Vec<u8>, Rejection> {
+    fn apply(_: &KeyInfo, state: Option<&[u8]>, operation: &Operation) -> Result<Vec<u8>, Rejection> {
         let mut state = state.map_or_else(|| Ok(State::default()), State::decode)?;
         state.apply(operation)?;
         let bytes = state.encode();
@@ -171,10 +171,9 @@ impl ReplicatedType for OrSet {
         let mut choices = Choices::new(seed);
         let mut state = State::default();
         for counter in 1..=choices.below(40) {
-            let dot = Dot { actor: choices.below(3), counter };
+            let actor = choices.below(3);
             let op = Self::generate_operation(&choices.next().to_le_bytes())?;
-            let operation = Operation { bytes: &op, dot, id: b"" };
-            state.apply(&operation).ok()?;
+            state.apply(&operation(op, actor, counter)).ok()?;
         }
         Some(state.encode())
     }
@@ -196,8 +195,7 @@ mod tests {
     use super::*;
 
     fn apply(state: Option<&[u8]>, op: &str, actor: u64, counter: u64) -> Vec<u8> {
-        let operation = Operation { bytes: op.as_bytes(), dot: Dot { actor, counter }, id: b"" };
-        OrSet::apply(&key("cart"), state, &operation).unwrap()
+        OrSet::apply(&key("cart"), state, &operation(op, actor, counter)).unwrap()
     }
 
     fn elements(state: &[u8]) -> String {

@@ -5,8 +5,8 @@
 //! `merganser-causal`: retries are recognised by their operation id among the latest 32 operations of each actor.
 
 use merganser_causal::{History, Reader, Tally, WINDOW, Writer};
-use merganser_plugin_sdk::testing::Choices;
-use merganser_plugin_sdk::{Dot, KeyInfo, Operation, Rejection, ReplicatedType, export_replicated_type};
+use merganser_plugin_sdk::testing::{Choices, operation};
+use merganser_plugin_sdk::{KeyInfo, Operation, Rejection, ReplicatedType, export_replicated_type};
 
 const MAGIC: &[u8; 4] = b"MPN1";
 /// Larger sums are no result of counting: sums of all actors still fit.
@@ -75,9 +75,9 @@ impl ReplicatedType for PnCounter {
         Ok(encode(&joined))
     }
 
-    fn apply(_: &KeyInfo, state: Option<&[u8]>, operation: &Operation<'_>) -> Result<Vec<u8>, Rejection> {
+    fn apply(_: &KeyInfo, state: Option<&[u8]>, operation: &Operation) -> Result<Vec<u8>, Rejection> {
         let mut state = state.map_or_else(|| Ok(State::default()), decode)?;
-        state.record(operation, parse(operation.bytes)?)?;
+        state.record(operation, parse(&operation.body)?)?;
         Ok(encode(&state))
     }
 
@@ -95,11 +95,11 @@ impl ReplicatedType for PnCounter {
         let mut choices = Choices::new(seed);
         let mut state = State::default();
         for counter in 1..=choices.below(2 * WINDOW as u64) {
-            let dot = Dot { actor: choices.below(3), counter };
-            let id = [choices.below(8) as u8];
-            let op = choices.next() as i16;
-            let operation = Operation { bytes: b"", dot, id: &id[..choices.below(2) as usize] };
-            state.record(&operation, parse(op.to_string().as_bytes()).ok()?).ok()?;
+            let mut operation = operation((choices.next() as i16).to_string(), choices.below(3), counter);
+            if choices.below(2) == 1 {
+                operation.op_id = vec![choices.below(8) as u8];
+            }
+            state.record(&operation, parse(&operation.body).ok()?).ok()?;
         }
         Some(encode(&state))
     }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn apply(state: Option<&[u8]>, op: &str, actor: u64, counter: u64, id: &str) -> Vec<u8> {
-        let operation = Operation { bytes: op.as_bytes(), dot: Dot { actor, counter }, id: id.as_bytes() };
+        let operation = Operation { op_id: id.into(), ..operation(op, actor, counter) };
         PnCounter::apply(&key("k"), state, &operation).unwrap()
     }
 

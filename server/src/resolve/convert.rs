@@ -3,7 +3,7 @@
 use merganser_core::catalog::{PluginEntry, Revision};
 use merganser_core::id::{NodeId, PluginHash};
 use merganser_core::plugin::{self as core, PluginAnswer, PluginCall, PluginFacts};
-use merganser_core::version::Stamp;
+use merganser_core::version::{Span, Stamp};
 use merganser_plugin_host::{self as host, Answer, BuiltIn, Call, Failure, Loaded};
 
 pub(super) fn hash(hash: PluginHash) -> host::PluginHash {
@@ -17,8 +17,8 @@ pub(super) fn call(call: PluginCall) -> Call {
             Call::Resolve { key: key_info(key), siblings: siblings.into_iter().map(sibling).collect() }
         }
         PluginCall::Merge { key, states } => Call::Merge { key: key_info(key), states },
-        PluginCall::Apply { key, state, op, dot, op_id } => {
-            Call::Apply { key: key_info(key), state, op, dot: (dot.actor.0, dot.counter), op_id }
+        PluginCall::Apply { key, state, operation: applied } => {
+            Call::Apply { key: key_info(key), state, operation: operation(applied) }
         }
         PluginCall::Query { key, state, path } => Call::Query { key: key_info(key), state, path },
     }
@@ -26,6 +26,19 @@ pub(super) fn call(call: PluginCall) -> Call {
 
 fn key_info(key: core::KeyInfo) -> host::KeyInfo {
     host::KeyInfo { keyspace: key.keyspace, key: key.key, config: key.config }
+}
+
+fn operation(operation: core::PluginOperation) -> host::Operation {
+    let span = |span: &Span| host::Span { actor: span.actor.0, after: span.after, upto: span.upto };
+    host::Operation {
+        body: operation.body,
+        dot: (operation.dot.actor.0, operation.dot.counter),
+        previous: operation.previous,
+        millis: operation.stamp.millis,
+        logical: operation.stamp.logical,
+        op_id: operation.op_id,
+        seen: operation.seen.map(|seen| seen.spans().iter().map(span).collect()),
+    }
 }
 
 fn sibling(sibling: core::PluginSibling) -> host::Sibling {
@@ -46,6 +59,7 @@ pub(super) fn keyspace(call: &Call) -> &str {
         | Call::Merge { key, .. }
         | Call::Fingerprint { key, .. }
         | Call::Apply { key, .. }
+        | Call::Retire { key, .. }
         | Call::Query { key, .. } => &key.keyspace,
     }
 }
@@ -54,6 +68,9 @@ pub(super) fn answer(outcome: Result<Answer, Failure>) -> PluginAnswer {
     match outcome {
         Ok(Answer::Valid) => PluginAnswer::Valid,
         Ok(Answer::Value(value)) => PluginAnswer::Value(value),
+        Ok(Answer::Keep { value, content_type }) => {
+            PluginAnswer::Keep { value, content_type: content_type.map(Into::into) }
+        }
         Ok(Answer::Delete) => PluginAnswer::Delete,
         Ok(Answer::Unresolved(reason)) => PluginAnswer::Unresolved(reason),
         Ok(Answer::Rejected { kind, message }) => {

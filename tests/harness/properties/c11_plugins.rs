@@ -55,7 +55,7 @@ pub(super) fn on_state(history: &History, key: KeyIndex, state: &KeyState) -> Ch
                 let shown: Vec<_> = shown.copied().collect();
                 let answer = Plugin::of_key(history, key).map(|plugin| plugin.resolution(&shown));
                 let expected = match answer {
-                    Some(PluginAnswer::Value(value)) => Some(Some(value)),
+                    Some(PluginAnswer::Keep { value, .. }) => Some(Some(value)),
                     Some(PluginAnswer::Delete) => Some(None),
                     _ => None,
                 };

@@ -11,12 +11,12 @@ use crate::models::Held;
 use crate::sim::plugins::Plugin;
 use bytes::Bytes;
 use merganser_core::id::RequestId;
-use merganser_core::plugin::{KeyInfo, PluginAnswer, PluginCall, World};
+use merganser_core::plugin::{KeyInfo, PluginAnswer, PluginCall, PluginOperation, World};
 use std::rc::Rc;
 
 /// A question, and the plugin's answer to it.
 pub fn on_call(history: &mut History, plugin: Plugin, call: &PluginCall, answer: &PluginAnswer) -> Check {
-    if let (PluginCall::Resolve { key, siblings }, PluginAnswer::Value(value)) = (call, answer) {
+    if let (PluginCall::Resolve { key, siblings }, PluginAnswer::Keep { value, .. }) = (call, answer) {
         return resolved(history, key, siblings.iter().filter_map(|sibling| sibling.content.as_ref()), value);
     }
     if plugin.world() != World::ReplicatedType {
@@ -24,7 +24,8 @@ pub fn on_call(history: &mut History, plugin: Plugin, call: &PluginCall, answer:
     }
     let held = match (call, answer) {
         (PluginCall::Validate { .. }, _) => return Ok(()),
-        (PluginCall::Apply { state, op, op_id, dot, .. }, PluginAnswer::Value(after)) => {
+        (PluginCall::Apply { state, operation, .. }, PluginAnswer::Value(after)) => {
+            let PluginOperation { body: op, op_id, dot, .. } = operation;
             let id = op_id[..].try_into().ok().and_then(|id| history.op_of(RequestId(id)));
             let Some(index) = id else {
                 return broken("C9", format!("an operation of nobody's request is applied: {op:?}"));
@@ -74,7 +75,7 @@ fn on_answer(history: &History, plugin: Plugin, call: &PluginCall, held: &Rc<Hel
     };
     judged.map_err(|mut violation| {
         let what = match call {
-            PluginCall::Apply { dot, .. } => format!("after the operation {dot}"),
+            PluginCall::Apply { operation, .. } => format!("after the operation {}", operation.dot),
             PluginCall::Merge { states, .. } => format!("after a merge of {} states", states.len()),
             _ => String::new(),
         };

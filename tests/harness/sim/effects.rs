@@ -183,7 +183,7 @@ impl World {
         let answer = if self.trouble && fails { PluginAnswer::Failed("out of fuel".into()) } else { answer };
         let kind = match &answer {
             PluginAnswer::Valid => "plugin valid",
-            PluginAnswer::Value(_) => "plugin value",
+            PluginAnswer::Value(_) | PluginAnswer::Keep { .. } => "plugin value",
             PluginAnswer::Delete => "plugin delete",
             PluginAnswer::Unresolved(_) => "plugin unresolved",
             PluginAnswer::Rejected { .. } => "plugin rejected",

@@ -2,9 +2,10 @@
 //!
 //! In: a call. Out: the plugin's answer, as the plugin host would hand it to core. Absent: Wasm and its limits.
 
-use merganser_core::plugin::{KeyInfo, PluginAnswer, PluginCall, PluginSibling};
+use merganser_core::plugin::{KeyInfo, PluginAnswer, PluginCall, PluginOperation, PluginSibling};
 use merganser_plugin_sdk::{
-    Content, Dot, KeyInfo as Key, Operation, Rejection, ReplicatedType, Resolver, Sibling, Stamp, Verdict,
+    Content, Dot, Kept, KeyInfo as Key, Operation, Rejection, ReplicatedType, Resolver, Sibling, Span, Stamp,
+    Verdict,
 };
 
 fn key(key: &KeyInfo) -> Key {
@@ -21,6 +22,22 @@ fn sibling(sibling: &PluginSibling) -> Sibling {
             None => Content::Tombstone,
         },
         content_type: sibling.content_type.as_ref().map(|text| String::from_utf8_lossy(text).into_owned()),
+    }
+}
+
+fn operation(operation: &PluginOperation) -> Operation {
+    let span = |span: &merganser_core::version::Span| Span {
+        actor: span.actor.0,
+        after: span.after,
+        upto: span.upto,
+    };
+    Operation {
+        body: operation.body.to_vec(),
+        dot: Dot { actor: operation.dot.actor.0, counter: operation.dot.counter },
+        previous: operation.previous,
+        at: Stamp { millis: operation.stamp.millis, logical: operation.stamp.logical },
+        op_id: operation.op_id.to_vec(),
+        seen: operation.seen.as_ref().map(|seen| seen.spans().iter().map(span).collect()),
     }
 }
 
@@ -48,7 +65,9 @@ pub(super) fn resolver<R: Resolver>(call: &PluginCall) -> PluginAnswer {
         PluginCall::Resolve { key: of, siblings } => {
             let siblings: Vec<Sibling> = siblings.iter().map(sibling).collect();
             match R::resolve(&key(of), &siblings) {
-                Verdict::Keep(value) => PluginAnswer::Value(value.into()),
+                Verdict::Keep(Kept { value, content_type }) => {
+                    PluginAnswer::Keep { value: value.into(), content_type: content_type.map(Into::into) }
+                }
                 Verdict::Delete => PluginAnswer::Delete,
                 Verdict::Unresolved(why) => PluginAnswer::Unresolved(why),
             }
@@ -68,9 +87,8 @@ pub(super) fn replicated_type<T: ReplicatedType>(call: &PluginCall) -> PluginAns
             let states: Vec<Vec<u8>> = states.iter().map(|state| state.to_vec()).collect();
             told(T::merge(&key(of), &states))
         }
-        PluginCall::Apply { key: of, state, op, dot, op_id } => {
-            let dot = Dot { actor: dot.actor.0, counter: dot.counter };
-            told(T::apply(&key(of), state.as_deref(), &Operation { bytes: op, dot, id: op_id }))
+        PluginCall::Apply { key: of, state, operation: applied } => {
+            told(T::apply(&key(of), state.as_deref(), &operation(applied)))
         }
         PluginCall::Query { key: of, state, path } => told(T::query(&key(of), state, path)),
         PluginCall::Resolve { .. } => no_such_question(),

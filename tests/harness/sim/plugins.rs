@@ -163,7 +163,7 @@ fn resolve(contents: &[Option<&Bytes>]) -> PluginAnswer {
     if contents.contains(&None) && sum % DELETED_MODULUS == 0 {
         return PluginAnswer::Delete;
     }
-    PluginAnswer::Value(set(&ids))
+    PluginAnswer::Keep { value: set(&ids), content_type: None }
 }
 
 fn rejected(message: &str) -> PluginAnswer {

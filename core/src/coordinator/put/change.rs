@@ -3,14 +3,14 @@
 //! In: an active key, a write that waits for it, a plugin's answer. Out: the state with the write's dot in it, or why
 //! not. Absent: registers, which are written unread.
 
-use super::{Change, Minted, Step, distinct};
+use super::{Change, Issued, Minted, Step, distinct};
 use crate::catalog::DeleteSemantics;
 use crate::coordinator::key_info;
 use crate::event::{Effect, Effects, Notice};
 use crate::id::{Dot, Millis, OpId, RequestId};
 use crate::mutant::Mutant;
 use crate::node::Node;
-use crate::plugin::{PluginAnswer, PluginCall};
+use crate::plugin::{PluginAnswer, PluginCall, PluginOperation};
 use crate::replica::{ActiveKey, Home};
 use crate::request::Problem;
 use crate::version::context::SPANS_ALARM;
@@ -102,15 +102,16 @@ impl Node {
                     if fragments.len() > 1 {
                         return Step::JoinFirst(change);
                     }
+                    let state = fragments.iter().next().map(|fragment| fragment.value.clone());
+                    let body = body.clone();
                     let Some(dot) = self.mint(effects) else { return Step::NoDot(change) };
-                    let call = PluginCall::Apply {
-                        key: key_info(&active.target),
-                        state: fragments.iter().next().map(|fragment| fragment.value.clone()),
-                        op: body.clone(),
-                        dot,
-                        op_id: request_id.map(|id| Bytes::copy_from_slice(&id.0)).unwrap_or_default(),
-                    };
-                    return Step::Ask(dot, call);
+                    // The key takes no other write until the plugin has answered, so they are still so then.
+                    let previous = self.previous(active, &known, dot);
+                    let stamp = self.clock.issue(now, Stamp::default());
+                    let op_id = request_id.map(|id| Bytes::copy_from_slice(&id.0)).unwrap_or_default();
+                    let operation = PluginOperation { body, dot, previous, stamp, op_id, seen: None };
+                    let call = PluginCall::Apply { key: key_info(&active.target), state, operation };
+                    return Step::Ask(Issued { dot, previous, stamp }, call);
                 }
                 let Some(dot) = self.mint(effects) else { return Step::NoDot(change) };
                 let stamp = self.clock.issue(now, Stamp::default());
@@ -139,10 +140,9 @@ impl Node {
     /// The plugin has applied an operation, or not.
     pub(crate) fn applied(
         &mut self,
-        now: Millis,
         active: &mut ActiveKey,
         op: OpId,
-        dot: Dot,
+        issued: Issued,
         answer: PluginAnswer,
         effects: &mut Effects,
     ) {
@@ -155,9 +155,8 @@ impl Node {
             return;
         }
         let Some(known) = active.state.as_ref().map(KeyState::seen) else { return };
-        let previous = self.previous(active, &known, dot);
+        let Issued { dot, previous, stamp } = issued;
         let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return };
-        let stamp = self.clock.issue(now, Stamp::default());
         fragments.applied(dot, previous, stamp, value);
         let seen = self.seen_after(known.clone(), &known, dot, previous);
         self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: 1 });

@@ -23,7 +23,7 @@ impl Resolver for Cart {
         match values[..] {
             // Everybody deleted the cart. Where somebody else changed it meanwhile, the change wins.
             [] => return Verdict::Delete,
-            [only] => return Verdict::Keep(only.to_vec()),
+            [only] => return Verdict::keep(only),
             _ => {}
         }
         let mut all = Items::new();
@@ -39,7 +39,7 @@ impl Resolver for Cart {
                 Err(rejection) => return Verdict::Unresolved(rejection.message),
             }
         }
-        Verdict::Keep(serde_json::to_vec(&all).expect("a map of numbers is JSON"))
+        Verdict::keep_as(serde_json::to_vec(&all).expect("a map of numbers is JSON"), "application/json")
     }
 
     fn validate(_: &KeyInfo, value: &[u8]) -> Result<(), Rejection> {
@@ -67,14 +67,14 @@ mod tests {
     fn every_item_of_every_version_is_in_the_cart() {
         let siblings = siblings(&[r#"{"milk":1,"tea":1}"#, r#"{"milk":2,"eggs":6}"#]);
         let settled = Cart::resolve(&key("cart/7"), &siblings);
-        assert_eq!(settled, Verdict::Keep(br#"{"eggs":6,"milk":2,"tea":1}"#.into()));
+        assert_eq!(settled, Verdict::keep_as(br#"{"eggs":6,"milk":2,"tea":1}"#, "application/json"));
     }
 
     #[test]
     fn a_change_survives_a_concurrent_delete() {
         let mut siblings = siblings(&[r#"{"milk":1}"#]);
         siblings.push(tombstone(9, 9));
-        assert_eq!(Cart::resolve(&key("cart/7"), &siblings), Verdict::Keep(br#"{"milk":1}"#.into()));
+        assert_eq!(Cart::resolve(&key("cart/7"), &siblings), Verdict::keep(br#"{"milk":1}"#));
     }
 
     #[test]
