@@ -69,6 +69,7 @@ fn assert_covered(sum: &Summary) {
         "plugin unresolved",
         "queried",
         "rejoined empty",
+        "request beside another",
         "retry",
         "state sent by an exchange",
         "storage compacted",

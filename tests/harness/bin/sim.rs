@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use merganser_tests::anti_entropy_cost;
 use merganser_tests::scenarios::SCENARIOS;
 use merganser_tests::sim::bug::Bug;
+use merganser_tests::sim::options::Profile;
 use merganser_tests::sim::seeds::{self, Summary};
 use merganser_tests::sim::trace::LEGEND;
 use merganser_tests::sim::{Options, Report, run};
@@ -23,7 +24,8 @@ sim: the cluster in one thread, from one seed
   --seeds N        run seeds 1..=N (default 3000), kept ones first
   --from S         begin at seed S instead of 1
   --ops N          client requests of each run (default 200)
-  --windows        with --seeds: only runs in which stand-ins coordinate many operations of shipped types
+  --profile NAME   with --seeds: only runs of one sort: windows (stand-ins coordinate many operations of shipped types),
+                   pipelines (clients send several requests at a time), repeats (of what was acknowledged)
   --seed S         run this seed alone
   --options LINE   run this line of expanded options alone
   --trace          with --seed or --options: print every step
@@ -45,7 +47,7 @@ struct Arguments {
     seeds: Option<u64>,
     from: Option<u64>,
     ops: Option<u64>,
-    windows: bool,
+    profile: Option<Profile>,
     seed: Option<u64>,
     options: Option<String>,
     trace: bool,
@@ -71,7 +73,7 @@ fn arguments() -> anyhow::Result<Option<Arguments>> {
             "--seeds" => parsed.seeds = Some(value()?.parse()?),
             "--from" => parsed.from = Some(value()?.parse()?),
             "--ops" => parsed.ops = Some(value()?.parse()?),
-            "--windows" => parsed.windows = true,
+            "--profile" => parsed.profile = Some(Profile::of_name(&value()?)?),
             "--seed" => parsed.seed = Some(value()?.parse()?),
             "--options" => parsed.options = Some(value()?),
             "--trace" => parsed.trace = true,
@@ -200,8 +202,11 @@ fn many(arguments: &Arguments, ops: u64, threads: usize) -> anyhow::Result<bool>
             let _flushed = std::io::stdout().flush();
         }
     };
-    let draw = if arguments.windows { Options::windows } else { Options::from_seed };
-    let make = |index| Options { bug: arguments.bug, ..draw(from + index, ops) };
+    let draw = |seed| match arguments.profile {
+        Some(profile) => profile.options(seed, ops),
+        None => Options::from_seed(seed, ops),
+    };
+    let make = |index| Options { bug: arguments.bug, ..draw(from + index) };
     let new = seeds::sweep(count, threads, failures, make, show);
     println!();
     tell_summary(&new, begun, ops, threads);

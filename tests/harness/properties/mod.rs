@@ -6,7 +6,7 @@
 //!   on_call    every question to a plugin                             c11 c15
 //!   on_boot    a disk is opened again                                 c12
 //!   healthy    faults have stopped                                    c14
-//!   at_end     the cluster has come together                          c1 c4 c6 c7 c9 c10 c12
+//!   at_end     the cluster has come together                          c1 c4 c6 c7 c9 c10 c12 c16
 //! ```
 //!
 //! In: the history, states, replies. Out: [`Violation`]s. Absent: the world that produces them,
@@ -22,6 +22,7 @@ pub mod c15_counter;
 pub mod c15_exact;
 pub mod c15_map;
 pub mod c15_set;
+pub mod c16_no_second_effect;
 pub mod c1_no_lost_ack;
 pub mod c2_durable_at_ack;
 pub mod c3_dot_uniqueness;
@@ -39,7 +40,7 @@ use merganser_core::version::KeyState;
 /// A property that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// `C1` to `C15`, or what the run died of.
+    /// `C1` to `C16`, or what the run died of.
     pub property: &'static str,
     /// What was seen, with names that the trace uses.
     pub text: String,
@@ -80,5 +81,6 @@ pub fn at_end(history: &History, end: &Final) -> Check {
     c4_no_resurrection::at_end(history, end)?;
     c6_convergence::at_end(history, end)?;
     c9_no_phantom::at_end(history, end)?;
-    c10_lww_maximum::at_end(history, end)
+    c10_lww_maximum::at_end(history, end)?;
+    c16_no_second_effect::at_end(history, end)
 }

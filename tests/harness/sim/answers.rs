@@ -53,7 +53,11 @@ impl World {
         }
         let told = client.is_none().then(|| outcome.clone());
         let remember = match outcome {
-            Outcome::Wrote(reply) => self.on_wrote(op, begun_us, &reply)?,
+            Outcome::Wrote(reply) => {
+                let remember = self.on_wrote(op, begun_us, &reply)?;
+                self.may_repeat(ticket.0);
+                remember
+            }
             Outcome::Got(reply) => self.on_got(op, begun_us, &reply)?,
             Outcome::Queried(reply) => self.on_queried(op, begun_us, &reply)?,
             Outcome::Failed(problem) => {

@@ -15,6 +15,8 @@ use merganser_core::request::{Level, Operation, Outcome, Request, Sloppiness, Wa
 
 /// How often a request is sent at most.
 const ATTEMPTS_MAX: u32 = 6;
+/// How much later a client repeats what was acknowledged.
+const REPEAT_US_MAX: u64 = 500_000;
 /// How much longer than its node a client waits.
 const PATIENCE_US: u64 = 200_000;
 
@@ -35,6 +37,14 @@ impl Client {
     pub(super) fn new(keys: usize) -> Client {
         Client { remembers: vec![None; keys], waits_for: None, again: None, certain: true, finished: false }
     }
+}
+
+/// Whether a client waits for what it sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Until,
+    /// It waits for something else, or goes on.
+    Beside,
 }
 
 /// A request on its way; its ticket is its index.
@@ -75,9 +85,33 @@ impl World {
             self.clients[client].finished = true;
             return Ok(());
         }
+        let (op, request) = self.next_request(client, None);
+        self.attempt(Some(client), op, request)?;
+        self.pipeline(client, op)
+    }
+
+    /// What a client asks beside what it waits for: more of the same key, at once, through any nodes.
+    fn pipeline(&mut self, client: usize, first: OpIndex) -> Check {
+        let key = self.history.ops[first].key;
+        let may = self.trouble && self.history.keys[key].solo.is_none();
+        while may
+            && self.options.pipeline_permille > 0
+            && self.ops_left > 0
+            && self.client_dice.chance(self.options.pipeline_permille)
+        {
+            self.count("request beside another");
+            let (op, request) = self.next_request(client, Some(key));
+            self.attempt_beside(client, op, request)?;
+        }
+        Ok(())
+    }
+
+    /// A client's next request, of one key or any.
+    fn next_request(&mut self, client: usize, key: Option<KeyIndex>) -> (OpIndex, Request) {
         self.ops_left -= 1;
         let remembers = &self.clients[client].remembers;
-        let plan = workload::plan(&self.options, &mut self.client_dice, &self.history, client, remembers);
+        let plan =
+            workload::plan(&self.options, &mut self.client_dice, &self.history, (client, key), remembers);
         let op = self.history.begin(Op {
             client,
             key: plan.key,
@@ -110,7 +144,7 @@ impl World {
         let timeout_ms = if self.healthy { 5_000 } else { self.client_dice.between(20, 800) };
         let mut request = self.request(plan.key, plan.level, timeout_ms, operation);
         request.sloppiness = plan.sloppiness;
-        self.attempt(Some(client), op, request)
+        (op, request)
     }
 
     /// A strict request; a client's may be another.
@@ -139,10 +173,49 @@ impl World {
         self.attempt_at(node, client, op, request)
     }
 
+    /// Sends a request to any node for a client that goes on meanwhile.
+    fn attempt_beside(&mut self, client: usize, op: OpIndex, request: Request) -> Check {
+        let node = self.client_dice.below(self.machines.len() as u64) as usize;
+        self.send_to(node, Some(client), Wait::Beside, op, request)
+    }
+
+    /// A client that was told OK may not have heard it: it sends the same again later.
+    pub(super) fn may_repeat(&mut self, ticket: u64) {
+        let Attempt { op, client: Some(client), .. } = self.attempts[ticket as usize] else { return };
+        let (permille, solo) =
+            (self.options.repeat_permille, self.history.keys[self.history.ops[op].key].solo);
+        if permille > 0 && self.trouble && solo.is_none() && self.client_dice.chance(permille) {
+            let after = self.client_dice.below(REPEAT_US_MAX);
+            self.schedule(after, Due::Repeat { client, ticket });
+        }
+    }
+
+    /// A write that was acknowledged comes once more.
+    pub(super) fn repeat(&mut self, client: usize, ticket: u64) -> Check {
+        if !self.trouble {
+            return Ok(());
+        }
+        self.count("repeat of what was acknowledged");
+        let Attempt { op, request, .. } = &self.attempts[ticket as usize];
+        let (op, request) = (*op, request.clone());
+        self.attempt_beside(client, op, request)
+    }
+
     pub(super) fn attempt_at(
         &mut self,
         node: usize,
         client: Option<usize>,
+        op: OpIndex,
+        request: Request,
+    ) -> Check {
+        self.send_to(node, client, Wait::Until, op, request)
+    }
+
+    fn send_to(
+        &mut self,
+        node: usize,
+        client: Option<usize>,
+        wait: Wait,
         op: OpIndex,
         mut request: Request,
     ) -> Check {
@@ -166,7 +239,7 @@ impl World {
             begun_in_health: self.healthy,
             request: request.clone(),
         });
-        if let Some(client) = client {
+        if let (Some(client), Wait::Until) = (client, wait) {
             self.clients[client].waits_for = Some(ticket);
             self.schedule(patience_us, Due::GiveUp { client, ticket });
         }

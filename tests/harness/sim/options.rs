@@ -9,8 +9,10 @@ use super::bug::Bug;
 use super::dice::Dice;
 use super::faults::FaultKind;
 
-/// Seeds draw sets, maps, and many operations of shipped types. Until those count every operation once: `--windows` only.
+/// Seeds draw sets, maps, and many operations of shipped types. Until those count every operation once: `--profile windows` only.
 const TYPES_ARE_EXACT: bool = false;
+/// Seeds draw repeats of acknowledged writes. Until those have no second effect: `--profile repeats` only.
+const REPEATS_ARE_HARMLESS: bool = false;
 
 macro_rules! options {
     ($($(#[$doc:meta])* $field:ident,)*) => {
@@ -123,6 +125,44 @@ options! {
     sloppy_permille,
     /// Shortest time that a fault lasts; 0: 1 ms.
     fault_us_min,
+    /// Requests that a client sends beside the one that it waits for, of the same key.
+    pipeline_permille,
+    /// Acknowledged writes whose client sends them again later, through any node, as if it had not heard.
+    repeat_permille,
+}
+
+/// Runs of one sort, for `sim --profile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Stand-ins coordinate many operations of shipped types.
+    Windows,
+    /// Clients send several requests at a time.
+    Pipelines,
+    /// Clients repeat what was acknowledged.
+    Repeats,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Profile; 3] = [Profile::Windows, Profile::Pipelines, Profile::Repeats];
+
+    /// The sort that prints as `name`, in lower case.
+    pub fn of_name(name: &str) -> anyhow::Result<Profile> {
+        let found = Profile::ALL.into_iter().find(|profile| format!("{profile:?}").to_lowercase() == name);
+        found.ok_or_else(|| anyhow::anyhow!("there is no profile {name:?}; there are {:?}", Profile::ALL))
+    }
+
+    /// The run of a seed, made into one of this sort.
+    pub fn options(self, seed: u64, ops: u64) -> Options {
+        let mut options = Options { ops, ..Options::from_seed(seed, ops) };
+        let dice = &mut Dice::new(seed).fork(9);
+        match self {
+            Profile::Windows => options.becomes_windows(dice),
+            Profile::Pipelines => options.pipeline_permille = dice.between(100, 700),
+            Profile::Repeats => options.repeat_permille = dice.between(50, 400),
+        }
+        options
+    }
 }
 
 impl Options {
@@ -202,17 +242,12 @@ impl Options {
             _ if !TYPES_ARE_EXACT => {}
             0..=9 => options.keyspaces |= kind,
             10..=14 => options.keyspaces = kind,
-            15..=24 => options.becomes_windows(dice),
+            15..=19 => options.becomes_windows(dice),
             _ => {}
         }
-        options
-    }
-
-    /// A run of a seed in which stand-ins coordinate many operations of shipped types.
-    pub fn windows(seed: u64, ops: u64) -> Options {
-        let mut options = Options::from_seed(seed, ops);
-        options.ops = ops;
-        options.becomes_windows(&mut Dice::new(seed).fork(9));
+        options.pipeline_permille = some(dice, 300, 50, 500);
+        let repeats = some(dice, 200, 20, 300);
+        options.repeat_permille = if REPEATS_ARE_HARMLESS { repeats } else { 0 };
         options
     }
 

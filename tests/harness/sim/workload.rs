@@ -107,16 +107,17 @@ pub(super) struct Plan {
     pub(super) siblings: bool,
 }
 
-/// The next request of a client; `remembers` of each key what it was last told.
+/// The next request of a client, of one key or any; `remembers` of each key what it was last told.
 pub(super) fn plan(
     options: &Options,
     dice: &mut Dice,
     history: &History,
-    client: usize,
+    (client, only): (usize, Option<KeyIndex>),
     remembers: &[Option<Memory>],
 ) -> Plan {
     let mine: Vec<KeyIndex> = (0..history.keys.len())
         .filter(|key| history.keys[*key].solo.is_none_or(|owner| owner == client))
+        .filter(|key| only.is_none_or(|only| only == *key))
         .collect();
     let index = mine[dice.below(mine.len() as u64) as usize];
     let key = &history.keys[index];

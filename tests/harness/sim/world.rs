@@ -42,6 +42,8 @@ pub(super) enum Due {
     Timer { node: usize, boot: u64, number: u64 },
     /// A client goes on.
     Client { client: usize },
+    /// A client sends again what was acknowledged.
+    Repeat { client: usize, ticket: u64 },
     /// A client has waited long enough.
     GiveUp { client: usize, ticket: u64 },
     /// The next fault.
@@ -248,6 +250,7 @@ impl World {
             | Due::Disk { .. }
             | Due::Timer { .. } => Ok(()),
             Due::Client { client } => self.client_goes_on(client),
+            Due::Repeat { client, ticket } => self.repeat(client, ticket),
             Due::GiveUp { client, ticket } => self.client_gives_up(client, ticket),
             Due::Fault => self.fault(),
             Due::Undo(undo) => self.undo(undo),
