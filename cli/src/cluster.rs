@@ -118,11 +118,24 @@ fn status_text(first: &StatusReply, heard: &[Heard], metrics: bool) -> String {
     });
     let header = ["PEER", "HEALTH", "LINK", "PHI", "LAST HEARD", "DISK", "BOOTS", "INCARNATION"];
     text += &format!("\n\nas {} sees them\n{}", first.node, table(&header, peers));
+    for (at, refused) in refused_links(heard) {
+        text += &format!("\nnot linked: {at} and {}: {}", refused.name, refused.link_refused);
+    }
     if metrics {
         let rows = first.metrics.iter().map(|m| vec![m.name.clone(), number(m.value), m.help.clone()]);
         text += &format!("\n\nmetrics of {}\n{}", first.node, table(&["METRIC", "VALUE", "MEANS"], rows));
     }
     text
+}
+
+/// Links that were refused, as each node that answers says.
+fn refused_links(heard: &[Heard]) -> Vec<(&str, &NodeStatus)> {
+    let mut refused = Vec::new();
+    for own in heard.iter().filter_map(|(_, own)| own.as_ref().ok()) {
+        let links = own.nodes.iter().filter(|node| !node.link_refused.is_empty());
+        refused.extend(links.map(|node| (own.node.as_str(), node)));
+    }
+    refused
 }
 
 /// What a node that answers says of itself.
@@ -186,6 +199,7 @@ fn peer_json(node: &NodeStatus) -> Value {
         "incarnation": format!("{:016x}", node.incarnation),
         "announced_address": node.announced_address,
         "forgotten": node.forgotten,
+        "link_refused": node.link_refused,
     })
 }
 

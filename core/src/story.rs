@@ -110,7 +110,9 @@ impl Cluster {
     fn process(&mut self, node: usize) -> Node {
         self.boots += 1;
         let identity = self.disks[node].get(&storage_key::identity());
-        let (identity, op) = boot::begin(identity, 100 + self.boots, 2_000 + self.boots);
+        let owner = boot::Owner { cluster: "story".into(), node: format!("n{node}") };
+        let (identity, op) = boot::begin(identity, &owner, 100 + self.boots, 2_000 + self.boots)
+            .expect("a disk stays at its node's place");
         let WriteOp::Put { key, record } = op else { unreachable!("an identity is put") };
         self.disks[node].insert(key, record);
         let catalog = match self.disks[node].get(&storage_key::catalog()) {

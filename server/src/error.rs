@@ -1,6 +1,8 @@
 //! Why a node could not start, or had to stop.
 
 use crate::config::ConfigError;
+use crate::set_aside::NotSetAside;
+use merganser_core::boot::NotThisNodes;
 use merganser_core::membership::RejoinReason;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,6 +38,21 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The data directory is not this node's; nothing of it was changed.
+    #[error(
+        "`storage.dir` {} is not for node {node:?} of cluster {cluster:?}: {reason}; nothing was changed; \
+        give this node its own directory, or an empty one, which its peers fill", dir.display()
+    )]
+    NotThisNodes {
+        /// Which directory.
+        dir: PathBuf,
+        /// The node of this configuration.
+        node: String,
+        /// Its cluster.
+        cluster: String,
+        /// Whose it is.
+        reason: NotThisNodes,
+    },
     /// This disk may not be used again. It was set aside; start again, with an empty directory.
     #[error(
         "{}; its contents are in {} now: start the node again, and its peers fill it", why(*.reason), aside.display()
@@ -46,6 +63,17 @@ pub enum Error {
         /// Where its contents are.
         aside: PathBuf,
     },
+    /// This disk may not be used again, and stays where it is: an operator has to look.
+    #[error("{}; the contents of `storage.dir` stay where they are: {source}", why(*.reason))]
+    NotSetAside {
+        /// Why the disk may not be used.
+        reason: RejoinReason,
+        /// Why it was not set aside.
+        source: NotSetAside,
+    },
+    /// An earlier start began to set the directory's contents aside and could not finish.
+    #[error("the contents of `storage.dir` were being set aside: {0}")]
+    HalfSetAside(NotSetAside),
     /// The plugin engine does not run on this machine, or a built-in plugin was refused.
     #[error("plugins: {0}")]
     Plugins(String),

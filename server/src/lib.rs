@@ -23,6 +23,7 @@ mod error;
 mod grpc;
 mod metrics;
 mod niceness;
+mod owner;
 mod peers;
 mod resolve;
 mod run;
@@ -37,4 +38,5 @@ pub use config::{
 };
 pub use error::Error;
 pub use run::{Running, run_within, serve, start};
+pub use set_aside::NotSetAside;
 pub use surroundings::{Network, Surroundings};

@@ -38,6 +38,7 @@ counters! {
     links_refused_secret: "Links refused because the other side does not hold the cluster's secret.",
     links_refused_cluster: "Links refused because the other side is of another cluster.",
     links_refused_node: "Links refused because the other side is no member, or should not have dialled.",
+    links_refused_layout: "Links refused because the other side was told other members, zones, weights or vnodes.",
     links_refused_protocol: "Links refused because the other side speaks another protocol, or none.",
     peer_frames_sent: "Frames sent to peers.",
     peer_messages_sent: "Messages in them.",

@@ -17,9 +17,10 @@ use crate::driver::{Door, Driver, Input, Stopped, UnderWay};
 use crate::error::Error;
 use crate::grpc::{self, Directory};
 use crate::metrics::Metrics;
+use crate::owner;
 use crate::peers::{self, Credentials, Peers};
 use crate::resolve::{self, Plugins};
-use crate::set_aside;
+use crate::set_aside::{self, NotSetAside};
 use crate::store::{self, Commits, CoreFold, Readers};
 use crate::surroundings::{Network, Surroundings, Tcp, system_wall};
 use crate::telemetry;
@@ -37,7 +38,6 @@ use merganser_storage::fs::os::OsFs;
 use merganser_storage::{Background, Db, Durability};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub fn serve(config: Config) -> Result<(), Error> {
             Ok::<(), Error>(())
         })?;
         match running.stop() {
-            // Once: the next start is on an empty directory.
+            // Bounded: it is set aside a few times a day, and then no more.
             Err(error @ Error::SetAside { .. }) => tracing::error!(%error, "starting_empty"),
             ended => return ended,
         }
@@ -120,7 +120,8 @@ pub fn start(config: Config) -> Result<Running, Error> {
     let clients = listen("clients", "client", config.client_address()?)?;
     let peers = listen("peers", "peer", config.peer_address()?)?;
     let (client_address, peer_address) = (clients.local_addr()?, peers.local_addr()?);
-    if let Some(aside) = set_aside::finish(&config.storage.dir)? {
+    owner::check(&config)?;
+    if let Some(aside) = set_aside::finish(&config.storage.dir).map_err(Error::HalfSetAside)? {
         tracing::warn!(aside = %aside.display(), "finished_setting_aside");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -140,6 +141,7 @@ pub fn start(config: Config) -> Result<Running, Error> {
     let name = format!("node-{}", config.node.name);
     let background = store::threads(&config.storage);
     let parts = Parts::assemble(config, surroundings, background)?;
+    owner::note(&parts.config)?;
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         let result = runtime.block_on(parts.run(stopped, set_aside::set_aside));
         drop(end);
@@ -180,7 +182,8 @@ fn listen(what: &'static str, key: &'static str, address: SocketAddr) -> Result<
 /// Who this node is and what it knew: read from disk, and synced before anything is served.
 fn boot(config: &Config, db: &Db, random: &mut StdRng) -> Result<Node, Error> {
     let (identity, _) = own_record(config, db, storage_key::identity(), "who this node is")?;
-    let (identity, op) = boot::begin(identity.as_ref(), random.random(), random.random());
+    let (identity, op) = boot::begin(identity.as_ref(), &owner::of(config), random.random(), random.random())
+        .map_err(|refusal| owner::refused(config, &refusal))?;
     db.write(vec![store::op(op)], Durability::Sync)?;
     let (record, catalog_is_lost) = own_record(config, db, storage_key::catalog(), "the catalog")?;
     let catalog = match record {
@@ -328,7 +331,7 @@ impl<N: Network> Parts<N> {
     async fn run(
         self,
         stop: oneshot::Receiver<()>,
-        set_aside: impl FnOnce(&Path) -> io::Result<PathBuf>,
+        set_aside: impl FnOnce(&Path) -> Result<PathBuf, NotSetAside>,
     ) -> Result<(), Error> {
         let db = self.db.clone();
         match self.serve(stop).await? {
@@ -345,7 +348,10 @@ impl<N: Network> Parts<N> {
                 let dir = db.dir().to_owned();
                 // Whatever it still held is given up with the rest.
                 let _ = db.close();
-                Err(Error::SetAside { reason, aside: set_aside(&dir)? })
+                Err(match set_aside(&dir) {
+                    Ok(aside) => Error::SetAside { reason, aside },
+                    Err(source) => Error::NotSetAside { reason, source },
+                })
             }
             Stopped::Failed(error) => Err(error.into()),
         }
@@ -354,17 +360,14 @@ impl<N: Network> Parts<N> {
     async fn serve(mut self, mut stop: oneshot::Receiver<()>) -> Result<Stopped, Error> {
         let (peers_seed, ids_seed) = (self.random.random(), self.random.random());
         let Parts { config, network, door, metrics, directory, .. } = self;
-        let members = config
-            .cluster
-            .members
-            .iter()
-            .map(|member| (member.name.clone(), NodeId::from_name(&member.name)))
-            .collect();
         let secret = config.cluster.secret.0.as_bytes();
-        let credentials = Credentials::new(&config.cluster.name, &config.node.name, secret, members);
+        let credentials =
+            Credentials::new(&config.cluster, &config.node.name, secret, self.driver.node.moment().session);
         let queue_bytes_max = (config.limits.peer_queue_mb << 20) as usize;
         let (listen, counted) = (&config.listen, Arc::clone(&metrics));
-        let links = Peers::new(credentials, queue_bytes_max, listen, door.clone(), counted, peers_seed);
+        let refusals = Arc::clone(&directory.refusals);
+        let links =
+            Peers::new(credentials, queue_bytes_max, listen, door.clone(), counted, refusals, peers_seed);
 
         let (stopping, stopping_seen) = watch::channel(false);
         let shared = grpc::Shared {

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, metric, put};
 use merganser_proto::internal::v1::peer_client::PeerClient;
-use merganser_proto::internal::v1::{Frame, Hello, Messages, frame};
+use merganser_proto::internal::v1::{Frame, Hello, Layout, Messages, frame};
 use merganser_server::start;
 use tonic::Code;
 
@@ -12,19 +12,20 @@ fn dialler(cluster: &Cluster) -> (usize, usize) {
     if id(0) < id(1) { (0, 1) } else { (1, 0) }
 }
 
-/// What a stranger with this hello is told.
-async fn stranger(cluster: &Cluster, hello: Hello) -> tonic::Status {
+/// What a stranger with this hello is told at the end, and the hello that he is answered with, if any.
+async fn stranger(cluster: &Cluster, hello: Hello) -> (tonic::Status, Option<Hello>) {
     let (_, dialled) = dialler(cluster);
     let address = format!("http://{}", cluster.members[dialled].peer_address);
     let mut peer = PeerClient::connect(address).await.unwrap();
     let frames = [frame::Frame::Hello(hello), frame::Frame::Messages(Messages::default())];
     let frames = frames.map(|frame| Frame { frame: Some(frame) });
     let mut replies = peer.link(tokio_stream::iter(frames)).await.unwrap().into_inner();
+    let mut answer = None;
     loop {
         match replies.message().await {
-            Ok(Some(Frame { frame: Some(frame::Frame::Hello(_)) })) => {}
+            Ok(Some(Frame { frame: Some(frame::Frame::Hello(hello)) })) => answer = Some(hello),
             Ok(other) => panic!("a stranger was sent {other:?}"),
-            Err(status) => return status,
+            Err(status) => return (status, answer),
         }
     }
 }
@@ -35,12 +36,19 @@ async fn strangers_are_refused_with_the_reason_and_counted() {
     let (low, high) = dialler(&cluster);
     cluster.start_node(high);
     let good = Hello {
-        protocol: 2,
+        protocol: 3,
         cluster: "test".into(),
         node: cluster.members[low].name.clone(),
         nonce: vec![7; 32].into(),
+        layout: None,
+        session: 9,
     };
-    let cases: [(Hello, &str, &str); 5] = [
+    // Whose layout differs is told this node's, so that both can say what differs.
+    let (_, answer) = stranger(&cluster, good.clone()).await;
+    let good = Hello { layout: answer.expect("it is answered").layout, ..good };
+    let no_vnodes = Some(Layout { vnodes: 0, ..good.layout.clone().unwrap() });
+    let cases: [(Hello, &str, &str); 6] = [
+        (Hello { layout: no_vnodes, ..good.clone() }, "cluster.vnodes", "links_refused_layout"),
         (Hello { protocol: 1, ..good.clone() }, "protocol", "links_refused_protocol"),
         (Hello { cluster: "prod".into(), ..good.clone() }, "cluster.name", "links_refused_cluster"),
         (Hello { node: "mallory".into(), ..good.clone() }, "cluster.members", "links_refused_node"),
@@ -54,7 +62,7 @@ async fn strangers_are_refused_with_the_reason_and_counted() {
     ];
     for (hello, reason, counter) in cases {
         let before = metric(&cluster.status(high).await, counter);
-        let status = stranger(&cluster, hello).await;
+        let (status, _) = stranger(&cluster, hello).await;
         assert_eq!(status.code(), Code::PermissionDenied);
         assert!(status.message().contains(reason), "{:?} does not say {reason:?}", status.message());
         assert_eq!(metric(&cluster.status(high).await, counter), before + 1.0);
@@ -81,6 +89,41 @@ async fn a_node_with_another_secret_never_links() {
     cluster.stop_node(low);
     cluster.start_node(low);
     cluster.formed().await;
+}
+
+#[tokio::test]
+async fn nodes_that_were_told_other_members_weights_zones_or_vnodes_never_link_and_both_say_why() {
+    type Change = fn(&mut merganser_server::Config);
+    let changes: [(&str, Change); 4] = [
+        ("vnodes", |config| config.cluster.vnodes = 64),
+        ("weights", |config| config.cluster.members[0].weight = 2.0),
+        ("zones", |config| config.cluster.members[0].zone = "east".into()),
+        ("members", |config| {
+            let third = config.cluster.members[0].clone();
+            config.cluster.members.push(merganser_server::Member { name: "third".into(), ..third });
+        }),
+    ];
+    for (part, change) in changes {
+        let mut cluster = Cluster::addresses(2);
+        cluster.start_node(0);
+        let mut config = cluster.config(1);
+        change(&mut config);
+        cluster.nodes[1] = Some(start(config).unwrap());
+        for node in [0, 1] {
+            let peer = cluster.members[1 - node].name.clone();
+            loop {
+                let status = cluster.status(node).await;
+                assert_eq!(metric(&status, "links_up"), 0.0, "{part}");
+                let said = status.nodes.iter().find(|it| it.name == peer).map(|it| it.link_refused.clone());
+                if metric(&status, "links_refused_layout") > 0.0 {
+                    let said = said.unwrap_or_default();
+                    assert!(said.contains(part), "{said:?} does not say {part:?}");
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
 }
 
 #[tokio::test]

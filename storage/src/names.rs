@@ -57,6 +57,12 @@ pub(crate) fn file_kind(name: &str) -> Option<FileKind> {
     number(stem).map(kind)
 }
 
+/// Whether a name in a database directory is one that a database gives its files; the lock apart, which is the
+/// directory's.
+pub fn is_database_file(name: &str) -> bool {
+    name == CURRENT_TEMPORARY || file_kind(name).is_some()
+}
+
 pub(crate) fn log(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:08}.wal"))
 }
@@ -90,6 +96,9 @@ mod tests {
             ("+0000007.wal", None),
         ] {
             assert_eq!(file_kind(name), expected, "{name}");
+            assert_eq!(is_database_file(name), expected.is_some(), "{name}");
         }
+        assert!(is_database_file("CURRENT.tmp"));
+        assert!(!is_database_file("LOCK") && !is_database_file("lost+found"));
     }
 }

@@ -196,7 +196,9 @@ impl Pair {
             let collect_period_ms = 0;
             let new = Config::new(members[index].ring.id, members.clone(), b"secret".to_vec());
             let config = Config { collect_period_ms, ..new };
-            let (identity, _) = boot::begin(None, 1_000 + index as u64, 2_000 + index as u64);
+            let (identity, _) =
+                boot::begin(None, &boot::Owner::default(), 1_000 + index as u64, 2_000 + index as u64)
+                    .expect("there is no record yet");
             Node::new(config, identity, catalog.clone(), index as u64)
         };
         let keys = Keys::new(id, count);

@@ -476,7 +476,8 @@ fn a_hint_may_be_held_until_those_from_before_the_start_are_counted() {
     let mut scene = Scene::new(3, Policy::Siblings);
     let config = scene.cluster.nodes[0].config.clone();
     let catalog = scene.cluster.nodes[0].catalog().clone();
-    let identity = crate::boot::Identity::first(ActorId(1), crate::id::DiskId(1));
+    let identity =
+        crate::boot::Identity::first(crate::boot::Owner::default(), ActorId(1), crate::id::DiskId(1));
     let mut node = Node::new(config, identity, catalog, 9);
     assert!(node.holds_hint(&Scene::object()));
     scene.cluster.run();

@@ -287,7 +287,9 @@ fn a_clean_shutdown_of_a_node_that_never_served_leaves_no_actor_to_go_on_as() {
     cluster.boot(0);
     assert_eq!(actor(&cluster, 0), first);
     let disk = stop_cleanly(&mut cluster, 0);
-    let (next, _) = crate::boot::begin(disk.get(&storage_key::identity()), 9_999, 9_999);
+    let owner = cluster.nodes[0].identity.now().owner.clone();
+    let (next, _) = crate::boot::begin(disk.get(&storage_key::identity()), &owner, 9_999, 9_999)
+        .expect("it is this node's");
     assert_eq!(next.incarnation.actor, ActorId(9_999));
 }
 

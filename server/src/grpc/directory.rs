@@ -4,11 +4,13 @@
 //! follow. Absent: who is up, which the driver knows.
 
 use crate::config::{Config, Member};
+use crate::peers::Refusals;
 use merganser_core::catalog::Catalog;
 use merganser_core::id::NodeId;
 use merganser_core::ring::Ring;
 use merganser_proto::v1::{TopologyKeyspace, TopologyNode, TopologyReply};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The layout follows from the configuration and does not change while a cluster runs.
@@ -19,6 +21,8 @@ pub(crate) struct Directory {
     pub(crate) this: NodeId,
     pub(crate) started: Instant,
     vnodes: u32,
+    /// Why members are not linked.
+    pub(crate) refusals: Arc<Refusals>,
     entries: BTreeMap<NodeId, Entry>,
 }
 
@@ -40,6 +44,7 @@ impl Directory {
             this: NodeId::from_name(&config.node.name),
             started: Instant::now(),
             vnodes: config.cluster.vnodes,
+            refusals: Arc::default(),
             entries: config.cluster.members.iter().map(entry).collect(),
         }
     }

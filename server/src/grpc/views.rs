@@ -45,6 +45,10 @@ pub(super) fn nodes(snapshot: &Snapshot, directory: &Directory) -> Vec<NodeStatu
             incarnation: view.and_then(|view| view.actor).map_or(0, |actor| actor.0),
             announced_address: view.map_or_else(String::new, |view| view.address.clone()),
             forgotten: view.is_some_and(|view| view.forgotten),
+            link_refused: match link {
+                Link::Down => directory.refusals.of(id).unwrap_or_default(),
+                _ => String::new(),
+            },
             joining: view.is_some_and(|view| view.joining),
         }
     };

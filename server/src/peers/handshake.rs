@@ -1,7 +1,7 @@
 //! How two nodes prove to each other that they hold the cluster's secret, and are who they say.
 //!
 //! ```text
-//!   dialler ── Hello(nonce d) ──▶ acceptor      protocol, cluster, name checked on both sides
+//!   dialler ── Hello(nonce d) ──▶ acceptor      protocol, cluster, layout, name checked on both sides
 //!           ◀── Hello(nonce a) ──
 //!           ── Proof(mac over a) ──▶            the acceptor proves nothing to a stranger
 //!           ◀── Proof(mac over d) ──
@@ -12,12 +12,14 @@
 //! wrong prover. In: frames of a stranger. Out: a proven name, or a reason. Absent: encryption
 //! (docs/operations.md says what that means for the network between nodes).
 
+use super::layout;
+use crate::config::Cluster;
 use merganser_core::id::NodeId;
-use merganser_proto::internal::v1::{Hello, Proof};
+use merganser_proto::internal::v1::{Hello, Layout, Proof};
 use std::collections::BTreeMap;
 
 /// Raised with each incompatible change.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 pub(super) const NONCE_BYTES: usize = 32;
 const KEY_CONTEXT: &str = "merganser 2026-11 peer link v1";
 const DOMAIN: &[u8] = b"merganser.peer.proof.v1";
@@ -28,6 +30,9 @@ pub(crate) struct Credentials {
     pub(crate) node: String,
     key: [u8; 32],
     members: BTreeMap<String, NodeId>,
+    layout: Layout,
+    /// Of this boot.
+    session: u64,
 }
 
 /// Why a link is closed before it is up.
@@ -47,6 +52,11 @@ pub(crate) enum Refusal {
         "node {theirs:?} dialled, but of a pair the node with the lower id dials; is one name used twice?"
     )]
     Direction { theirs: String },
+    #[error(
+        "node {theirs:?} was told other {parts} than this node: one would write where the other does not read; give all nodes \
+        the same"
+    )]
+    Layout { theirs: String, parts: String },
     #[error("node {theirs:?} does not hold this cluster's secret; give all nodes the same `cluster.secret`")]
     Secret { theirs: String },
     #[error("the other side does not keep to the protocol: {0}")]
@@ -54,14 +64,22 @@ pub(crate) enum Refusal {
 }
 
 impl Credentials {
-    pub(crate) fn new(
-        cluster: &str,
-        node: &str,
-        secret: &[u8],
-        members: BTreeMap<String, NodeId>,
-    ) -> Credentials {
-        let key = blake3::derive_key(KEY_CONTEXT, secret);
-        Credentials { cluster: cluster.into(), node: node.into(), key, members }
+    pub(crate) fn new(cluster: &Cluster, node: &str, secret: &[u8], session: u64) -> Credentials {
+        let members =
+            cluster.members.iter().map(|member| (member.name.clone(), NodeId::from_name(&member.name)));
+        Credentials {
+            cluster: cluster.name.clone(),
+            node: node.into(),
+            key: blake3::derive_key(KEY_CONTEXT, secret),
+            members: members.collect(),
+            layout: layout::of(cluster),
+            session,
+        }
+    }
+
+    /// Whether it is a member's name.
+    pub(super) fn member(&self, name: &str) -> Option<NodeId> {
+        self.members.get(name).copied()
     }
 
     pub(crate) fn hello(&self, nonce: &[u8; NONCE_BYTES]) -> Hello {
@@ -70,6 +88,8 @@ impl Credentials {
             cluster: self.cluster.clone(),
             node: self.node.clone(),
             nonce: bytes::Bytes::copy_from_slice(nonce),
+            layout: Some(self.layout.clone()),
+            session: self.session,
         }
     }
 
@@ -84,6 +104,11 @@ impl Credentials {
         }
         if hello.cluster != self.cluster {
             return Err(Refusal::Cluster { theirs: hello.cluster.clone(), ours: self.cluster.clone() });
+        }
+        // Before it is looked for among the members: of two lists that differ it may be the one in which it is missing.
+        let layout = hello.layout.clone().unwrap_or_default();
+        if let Some(parts) = layout::difference(&self.layout, &layout) {
+            return Err(Refusal::Layout { theirs, parts });
         }
         let Some(&id) = self.members.get(&theirs) else { return Err(Refusal::UnknownNode { theirs }) };
         match expected {
@@ -135,10 +160,19 @@ pub(crate) fn dials(this: NodeId, other: NodeId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Member;
 
     fn node(name: &str, secret: &str) -> Credentials {
-        let members = ["a", "b"].map(|name| (name.to_owned(), NodeId::from_name(name))).into();
-        Credentials::new("c", name, secret.as_bytes(), members)
+        let member = |name: &str| Member {
+            name: name.into(),
+            client_address: String::new(),
+            peer_address: String::new(),
+            zone: String::new(),
+            weight: 1.0,
+        };
+        let members = ["a", "b"].map(member).into();
+        let cluster = Cluster { name: "c".into(), members, ..Cluster::default() };
+        Credentials::new(&cluster, name, secret.as_bytes(), 7)
     }
 
     /// The lower id of the two members, and the other.
@@ -179,6 +213,9 @@ mod tests {
         assert_eq!(with(|hello| hello.protocol = 9), Refusal::Protocol { theirs: 9 });
         assert!(matches!(with(|hello| hello.cluster = "x".into()), Refusal::Cluster { .. }));
         assert!(matches!(with(|hello| hello.node = "x".into()), Refusal::UnknownNode { .. }));
+        let layout = with(|hello| hello.layout.as_mut().expect("it is given").vnodes = 9);
+        assert!(matches!(&layout, Refusal::Layout { parts, .. } if parts.starts_with("vnodes")), "{layout}");
+        assert!(matches!(with(|hello| hello.layout = None), Refusal::Layout { .. }));
         assert!(matches!(with(|hello| hello.nonce.clear()), Refusal::Malformed(_)));
         assert!(matches!(this.judge(&good, Some(high)), Err(Refusal::OtherNode { .. })));
         assert!(matches!(peer.judge(&this.hello(&[1; 32]), None), Err(Refusal::Direction { .. })));

@@ -6,6 +6,7 @@
 
 use super::handshake::{Credentials, NONCE_BYTES, Refusal};
 use super::outbox::Outbox;
+use super::refusals::Refusals;
 use crate::driver::{Door, Input};
 use crate::metrics::Metrics;
 use merganser_core::id::NodeId;
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub(super) keepalive_timeout: Duration,
     pub(super) door: Door,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) random: Mutex<StdRng>,
 }
 
@@ -63,11 +65,17 @@ pub(super) async fn accepted(
     outbox: Arc<Outbox>,
     address: Option<SocketAddr>,
 ) {
+    let mut who = None;
     let handshake = async {
         let nonce = shared.fresh_nonce();
         let theirs = next_hello(&mut frames).await?;
-        let peer = shared.credentials.judge(&theirs, None)?;
-        outbox.push_handshake(frame::Frame::Hello(shared.credentials.hello(&nonce)));
+        who = shared.credentials.member(&theirs.node);
+        let verdict = shared.credentials.judge(&theirs, None);
+        if matches!(verdict, Ok(_) | Err(Refusal::Layout { .. })) {
+            // Where the layouts differ the dialler is to find that out, too, and to say so.
+            outbox.push_handshake(frame::Frame::Hello(shared.credentials.hello(&nonce)));
+        }
+        let peer = verdict?;
         let proof = next_proof(&mut frames).await?;
         shared.credentials.verify(&proof, &theirs, &nonce)?;
         outbox.push_handshake(frame::Frame::Proof(shared.credentials.prove(&theirs)));
@@ -79,7 +87,9 @@ pub(super) async fn accepted(
         }
         Err(failure) => {
             note(&shared.metrics, &failure);
-            tracing::warn!(from = ?address, reason = %failure, "link_refused");
+            if shared.refusals.note(who, &failure.to_string()) {
+                tracing::warn!(from = ?address, reason = %failure, "link_refused");
+            }
             outbox.close(Some(Status::permission_denied(failure.to_string())));
         }
     }
@@ -101,7 +111,12 @@ pub(super) async fn dialled(
         shared.credentials.verify(&proof, &theirs, nonce)?;
         Ok(peer)
     };
-    let peer = within(handshake).await.inspect_err(|failure| note(&shared.metrics, failure))?;
+    let peer = within(handshake).await.inspect_err(|failure| {
+        note(&shared.metrics, failure);
+        if matches!(failure, Failure::Refused(_)) {
+            shared.refusals.note(shared.credentials.member(name), &failure.to_string());
+        }
+    })?;
     run(shared, peer, name, frames, outbox).await;
     Ok(())
 }
@@ -138,6 +153,7 @@ async fn run(shared: &Shared, peer: NodeId, name: &str, frames: &mut Streaming<F
     let link = LINKS.fetch_add(1, Ordering::Relaxed);
     tracing::info!(peer = name, "link_up");
     shared.metrics.links_up.add(1);
+    shared.refusals.linked(peer);
     shared.door.put(Input::LinkUp { peer, link, outbox: Arc::clone(outbox) });
     let room = Arc::new(Semaphore::new(FRAMES_WAITING_MAX));
     let reason = loop {
@@ -187,6 +203,7 @@ fn note(metrics: &Metrics, failure: &Failure) {
         Refusal::UnknownNode { .. } | Refusal::OtherNode { .. } | Refusal::Direction { .. } => {
             &metrics.links_refused_node
         }
+        Refusal::Layout { .. } => &metrics.links_refused_layout,
         Refusal::Protocol { .. } | Refusal::Malformed(_) => &metrics.links_refused_protocol,
     };
     counter.add(1);

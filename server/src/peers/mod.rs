@@ -12,12 +12,15 @@
 
 mod dial;
 mod handshake;
+mod layout;
 mod link;
 mod outbox;
+mod refusals;
 
 pub(crate) use dial::dial_all;
 pub(crate) use handshake::Credentials;
 pub(crate) use outbox::Outbox;
+pub(crate) use refusals::Refusals;
 
 use crate::config::Listen;
 use crate::driver::Door;
@@ -50,6 +53,7 @@ impl Peers {
         listen: &Listen,
         door: Door,
         metrics: Arc<Metrics>,
+        refusals: Arc<Refusals>,
         seed: [u8; 32],
     ) -> Peers {
         Peers(Arc::new(Shared {
@@ -59,6 +63,7 @@ impl Peers {
             keepalive_timeout: Duration::from_millis(listen.peer_keepalive_timeout_ms),
             door,
             metrics,
+            refusals,
             random: Mutex::new(StdRng::from_seed(seed)),
         }))
     }

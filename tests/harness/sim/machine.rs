@@ -202,7 +202,9 @@ impl Machine {
         })?;
         let read = |key: Bytes| db.get(&key).map_err(|error| damaged("read", &error));
         let identity = read(storage_key::identity())?.map(|record| to_core(&record));
-        let (mut identity, renewed) = boot::begin(identity.as_ref(), fresh.actor, fresh.disk);
+        let owner = boot::Owner { cluster: "sim".into(), node: self.name.clone() };
+        let (mut identity, renewed) = boot::begin(identity.as_ref(), &owner, fresh.actor, fresh.disk)
+            .map_err(|error| damaged("identity", &error))?;
         if options.bug == Some(Bug::Core(Mutant::StableActor))
             && identity.incarnation.actor.0 == fresh.actor
             && let Some(actor) = self.last_actor
