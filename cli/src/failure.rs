@@ -129,9 +129,13 @@ fn facts(error: &Error) -> Value {
             "replicas": write.replicas,
             "needed": write.needed,
         }),
-        Error::SiblingLimit { siblings, limit, context } => {
-            json!({ "siblings": siblings, "limit": limit, "context": hex(context.as_bytes()) })
-        }
+        Error::SiblingLimit { siblings, limit, size_bytes, limit_bytes, context } => json!({
+            "siblings": siblings,
+            "limit": limit,
+            "size_bytes": size_bytes,
+            "limit_bytes": limit_bytes,
+            "context": hex(context.as_bytes()),
+        }),
         Error::TooLarge { what, size_bytes, limit_bytes } => {
             json!({ "what": what, "size_bytes": size_bytes, "limit_bytes": limit_bytes })
         }

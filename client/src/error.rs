@@ -36,12 +36,16 @@ pub enum Error {
     },
     /// The write may or may not become visible.
     Uncertain(Box<Uncertain>),
-    /// The key has too many siblings for another blind put.
+    /// The key has too many siblings, or too many bytes in them, for a put that does not replace enough of them.
     SiblingLimit {
         /// How many it has.
         siblings: u32,
         /// How many a blind put may find.
         limit: u32,
+        /// What they would come to with this put.
+        size_bytes: u64,
+        /// What they may come to.
+        limit_bytes: u64,
         /// Covers them.
         context: Context,
     },
@@ -193,6 +197,11 @@ impl Error {
                     if needed > 0 { format!(" ({acks} of {needed} replicas)") } else { String::new() };
                 format!("the write may or may not become visible{dot}{counted}: {}", write.cause)
             }
+            Error::SiblingLimit { siblings, size_bytes, limit_bytes, .. } if size_bytes > limit_bytes => {
+                format!(
+                    "the key has {siblings} siblings; with this put they would have {size_bytes} bytes, at most {limit_bytes} are allowed"
+                )
+            }
             Error::SiblingLimit { siblings, limit, .. } => {
                 format!("the key has {siblings} siblings and a blind put may find {limit} at most")
             }
@@ -295,6 +304,8 @@ impl Error {
             Detail::SiblingLimit(d) => Error::SiblingLimit {
                 siblings: d.siblings,
                 limit: d.limit,
+                size_bytes: d.size_bytes,
+                limit_bytes: d.limit_bytes,
                 context: Context::from_bytes(d.context),
             },
             Detail::TooLarge(d) => {

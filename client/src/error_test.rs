@@ -49,7 +49,12 @@ fn every_detail_becomes_its_own_variant_with_its_facts() {
         (
             problem(
                 Code::ResourceExhausted,
-                Detail::SiblingLimit(v1::SiblingLimit { siblings: 65, limit: 64, context: vec![1].into() }),
+                Detail::SiblingLimit(v1::SiblingLimit {
+                    siblings: 65,
+                    limit: 64,
+                    context: vec![1].into(),
+                    ..Default::default()
+                }),
             ),
             "sibling_limit",
             "the key has 65 siblings and a blind put may find 64 at most",

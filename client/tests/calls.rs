@@ -148,11 +148,12 @@ async fn a_primary_that_refuses_connections_is_passed_over() {
 #[tokio::test]
 async fn what_another_attempt_cannot_cure_is_told_at_once_with_its_facts() {
     let [node] = nodes(["a"]).await;
-    let limit = v1::SiblingLimit { siblings: 64, limit: 64, context: "all of them".into() };
+    let limit =
+        v1::SiblingLimit { siblings: 64, limit: 64, context: "all of them".into(), ..Default::default() };
     node.will([Answer::Problem(Code::ResourceExhausted, Detail::SiblingLimit(limit))]);
     let carts = client(std::slice::from_ref(&node)).await.keyspace("carts");
     match carts.put_blind("k", "v").await {
-        Err(Error::SiblingLimit { siblings: 64, limit: 64, context }) => {
+        Err(Error::SiblingLimit { siblings: 64, limit: 64, context, .. }) => {
             assert_eq!(context.as_bytes(), b"all of them");
             carts.put("k", "settled", &context).await.unwrap();
         }

@@ -303,6 +303,16 @@ pub enum Notice {
         /// How many.
         spans: usize,
     },
+    /// A key's siblings together are more than a record holds: what a peer has of it is not taken in here, until a client
+    /// replaces some of them.
+    KeyTooLarge {
+        /// In which keyspace.
+        keyspace: String,
+        /// Which key.
+        key: Bytes,
+        /// What they come to.
+        size_bytes: u64,
+    },
     /// A record on disk does not decode or its block is damaged.
     CorruptRecord {
         /// The storage key.

@@ -29,6 +29,7 @@ pub mod hot_keys;
 pub mod id;
 mod identity;
 mod keyspaces;
+pub mod limits;
 pub mod membership;
 pub mod message;
 pub mod moment;

@@ -137,6 +137,8 @@ pub enum Refusal {
     HintsFull,
     /// It has vouched that it keeps nothing of what is about to be collected (R9).
     Collecting,
+    /// Joined with what it holds the state is larger than a record may be: sent again, it is refused again.
+    TooLarge,
 }
 
 /// A replica's answer to a read.
@@ -380,6 +382,7 @@ impl Message {
                 record.head.len() + record.body.len()
             }
             Message::PluginChunk { bytes, .. } => bytes.len(),
+            Message::Forwarded { outcome, .. } => outcome.size_bytes(),
             Message::Tree(exchange) => exchange.size_bytes(),
             Message::Scrub(check) => check.size_bytes(),
             _ => 256,
@@ -395,6 +398,7 @@ fn refusal_byte(refusal: Refusal) -> u8 {
         Refusal::NotStandIn => 4,
         Refusal::HintsFull => 5,
         Refusal::Collecting => 6,
+        Refusal::TooLarge => 7,
     }
 }
 
@@ -406,6 +410,7 @@ fn read_refusal(byte: u8) -> Result<Refusal, Malformed> {
         4 => Ok(Refusal::NotStandIn),
         5 => Ok(Refusal::HintsFull),
         6 => Ok(Refusal::Collecting),
+        7 => Ok(Refusal::TooLarge),
         _ => Err(Malformed("refusal")),
     }
 }

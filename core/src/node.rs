@@ -66,6 +66,8 @@ pub struct Node {
     pub(crate) counters: Counters,
     pub(crate) identity: Identity,
     pub(crate) membership: Membership,
+    /// Keys of which it was said that they are too large.
+    pub(crate) too_large: BTreeSet<Bytes>,
     /// See [`crate::moment`].
     pub(crate) running_ms: u64,
     rng: StdRng,
@@ -117,6 +119,7 @@ impl Node {
             counters: Counters::default(),
             membership: Membership::new(&config, &identity, session),
             identity: Identity::new(identity),
+            too_large: BTreeSet::new(),
             running_ms: 0,
             rng,
             links: BTreeSet::new(),
@@ -150,6 +153,7 @@ impl Node {
         self.take(now, event, effects);
         self.hold_tongue(first, effects);
         self.gate(effects, first);
+        self.keep_to_frames(now, first, effects);
     }
 
     fn take(&mut self, now: Millis, event: Event, effects: &mut Effects) {

@@ -19,6 +19,7 @@ use crate::coordinator;
 use crate::event::{Effect, Effects, Notice, Record, WriteOp};
 use crate::handoff::Wanted;
 use crate::id::{Dot, KeyspaceId, Millis, NodeId, OpId, Ticket};
+use crate::limits::RECORD_BYTES_MAX;
 use crate::message::{Message, Refusal};
 use crate::mutant::Mutant;
 use crate::node::{Node, Purpose};
@@ -341,8 +342,18 @@ impl Node {
             let before = state.clone();
             let reused = state.sync(&incoming);
             if *state != before {
-                active.record = record.filter(|_| *state == incoming);
-                active.dirty = true;
+                let mut record = record.filter(|_| *state == incoming);
+                if state.may_be_too_large() {
+                    let joined = record.get_or_insert_with(|| codec::record(state));
+                    let size_bytes = joined.head.len() + joined.body.len();
+                    if size_bytes > RECORD_BYTES_MAX {
+                        *state = before;
+                        let target = active.target.clone();
+                        self.key_too_large(&target, size_bytes, effects);
+                        return self.complete(completions, Err(Refusal::TooLarge), effects);
+                    }
+                }
+                (active.record, active.dirty) = (record, true);
             }
             self.report_reused(reused, storage_key, effects);
         }

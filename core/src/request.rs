@@ -147,6 +147,26 @@ pub enum Outcome {
     Failed(Problem),
 }
 
+impl Outcome {
+    /// About how many bytes it takes.
+    pub fn size_bytes(&self) -> usize {
+        let sibling = |sibling: &SiblingView| {
+            let content = sibling.content.as_ref().map_or(0, Bytes::len);
+            let merged_from = sibling.receipt.as_ref().map_or(0, |receipt| receipt.merged_from.len());
+            content
+                + sibling.content_type.as_ref().map_or(0, Bytes::len)
+                + 20 * (sibling.dots.len() + merged_from)
+                + 64
+        };
+        512 + match self {
+            Outcome::Got(reply) => reply.context.len() + reply.siblings.iter().map(sibling).sum::<usize>(),
+            Outcome::Wrote(reply) => reply.context.len(),
+            Outcome::Queried(reply) => reply.context.len() + reply.result.len(),
+            Outcome::Failed(_) => 0,
+        }
+    }
+}
+
 /// Which replicas answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Acks {
@@ -271,15 +291,20 @@ pub enum Problem {
         /// Who has it for certain.
         acks: Acks,
     },
-    /// Too many siblings for another blind put (R12).
+    /// Too many siblings, or too many bytes in them, for a put that replaces none, or too few, of them (R12).
     #[error(
-        "the key has {siblings} siblings, the limit is {limit}; put again with the context that came with this"
+        "the key has {siblings} siblings of {size_bytes} bytes together, {limit} and {limit_bytes} are the limits; \
+         read them, and put one value with the context of that read, or with the one that came with this"
     )]
     SiblingLimit {
         /// Now.
         siblings: u32,
         /// The keyspace's limit.
         limit: u32,
+        /// Of these, and of what was to be put.
+        size_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
         /// Covers all of them.
         context: Bytes,
     },

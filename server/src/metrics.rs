@@ -56,6 +56,7 @@ counters! {
     notices_corrupt_record: "Records that did not decode or were damaged. Alarm.",
     notices_range_lost: "Ranges given up that another replica could not read as a whole either: keys may be lost. Alarm.",
     notices_large_context: "Keys whose context grew to 32 spans. Alarm.",
+    notices_key_too_large: "Keys whose siblings on several replicas no record holds together. Alarm.",
     notices_amnesia: "Times a peer knew more of this node's writes than the node itself. Alarm.",
     notices_dot_reused: "Dots seen with two values. Alarm.",
     notices_breaker: "Keys whose automatic resolutions were stopped. Alarm.",

@@ -3,6 +3,7 @@
 //! In: heads, or states without their values. Out: which side is to be sent the other's state. Equal causality is equal:
 //! nothing is sent, whatever the bytes (R5, R10), so that two replicas never send one state to and fro. Absent: how it is sent.
 
+use crate::limits::RECORD_BYTES_MAX;
 use crate::version::{KeyState, Kind, codec};
 use crate::wire::Malformed;
 use bytes::Bytes;
@@ -14,6 +15,8 @@ pub(crate) struct Lack {
     pub(crate) here: bool,
     /// The other lacks something that this node has.
     pub(crate) there: bool,
+    /// What both have together no record holds: sent, it would be refused, and sent again with each round. Its size in bytes.
+    pub(crate) too_large: Option<u64>,
 }
 
 /// Compares the heads of a key here and there; an empty one: no state.
@@ -25,12 +28,22 @@ pub(crate) fn lack(kind: Kind, mine: &Bytes, theirs: &Bytes) -> Result<Lack, Mal
             _ => Err(Malformed("state kind")),
         },
     };
+    let heads = [mine, theirs];
     let (mine, theirs) = (outline(mine)?, outline(theirs)?);
     let mut joined = mine.clone();
     // Values are not compared here; a reused dot is reported where a state comes in.
     let _ = joined.sync(&theirs);
     let joined = joined.digest();
-    Ok(Lack { here: joined != mine.digest(), there: joined != theirs.digest() })
+    let (here, there) = (joined != mine.digest(), joined != theirs.digest());
+    // What one of them holds already a record holds.
+    if here && there && !heads[0].is_empty() && !heads[1].is_empty() {
+        let size_bytes =
+            codec::joined_bytes(heads[0], heads[1])?.saturating_add((heads[0].len() + heads[1].len()) as u64);
+        if size_bytes > RECORD_BYTES_MAX as u64 {
+            return Ok(Lack { here: false, there: false, too_large: Some(size_bytes) });
+        }
+    }
+    Ok(Lack { here, there, too_large: None })
 }
 
 #[cfg(test)]

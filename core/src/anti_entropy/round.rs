@@ -3,7 +3,7 @@
 //! ```text
 //!   root ─▶ equal: proven
 //!     └▶ branches that differ ─▶ freshen own leaves ─▶ ask for theirs ─▶ slots that differ ─▶ slot_work
-//!   nothing left: once more where much was repaired, to be sure; else the next keyspace
+//!   nothing left: the next keyspace; where much was repaired once more at the end
 //! ```
 //!
 //! At most [`BRANCHES_MAX`] branches and [`WORKS_MAX`] stretches of slots are under way, so that what is kept is bounded and the
@@ -32,8 +32,11 @@ const WORKS_MAX: usize = 8;
 const WORK_COST_BYTES: usize = 4 << 10;
 /// Slots that may wait before the next branch is looked at.
 const SLOTS_AHEAD: usize = 64;
-/// A pass that repaired so many keys is followed by another one at once.
+/// A pass that repaired so many keys is followed by another one, once the round's other keyspaces had their turn.
 const AGAIN_FROM: u64 = 64;
+/// Passes of one keyspace in a round: under a stream of writes to many keys each of them finds much, and other keyspaces and
+/// peers would wait for ever.
+const PASSES_MAX: u32 = 2;
 /// How many times a request's patience a question has.
 const PATIENCE_FACTOR: u64 = 4;
 /// Questions without an answer after which the round is given up.
@@ -42,7 +45,8 @@ const UNANSWERED_MAX: u32 = 4;
 /// A round with one peer.
 pub(crate) struct Round {
     pub(super) peer: NodeId,
-    todo: Vec<KeyspaceId>,
+    /// Each with the number of its next pass.
+    todo: VecDeque<(KeyspaceId, u32)>,
     pub(super) pass: Option<Pass>,
     /// Questions under way, and until when.
     asked: BTreeMap<OpId, Question>,
@@ -81,6 +85,7 @@ pub(super) enum About {
 
 impl Round {
     pub(super) fn new(peer: NodeId, todo: Vec<KeyspaceId>) -> Round {
+        let todo = todo.into_iter().map(|keyspace| (keyspace, 0)).collect();
         Round { peer, todo, pass: None, asked: BTreeMap::new(), unanswered: 0, idle: true }
     }
 
@@ -179,8 +184,8 @@ impl Node {
         loop {
             let Some(round) = self.anti_entropy.round.as_mut() else { return };
             let Some(pass) = round.pass.as_mut() else {
-                match round.todo.pop() {
-                    Some(keyspace) => self.begin_comparison(now, keyspace, 0, effects),
+                match round.todo.pop_front() {
+                    Some((keyspace, number)) => self.begin_comparison(now, keyspace, number, effects),
                     None => return self.end_round(),
                 }
                 continue;
@@ -209,8 +214,8 @@ impl Node {
             let (keyspace, number) = (pass.keyspace, pass.number);
             let again = pass.repaired >= AGAIN_FROM || (number == 0 && pass.differing > 0);
             round.pass = None;
-            if again {
-                self.begin_comparison(now, keyspace, number + 1, effects);
+            if again && number + 1 < PASSES_MAX {
+                round.todo.push_back((keyspace, number + 1));
             }
         }
     }

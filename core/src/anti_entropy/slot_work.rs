@@ -22,6 +22,7 @@ use crate::id::{Millis, OpId};
 use crate::node::{Node, PageSize, ScanFor};
 use crate::ring::Slot;
 use crate::storage_key;
+use crate::target::Target;
 use crate::version::{Digest, codec};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -139,7 +140,7 @@ impl Node {
     pub(super) fn slot_answered(&mut self, now: Millis, id: OpId, answer: Exchange, effects: &mut Effects) {
         match answer {
             Exchange::Differing { upto, heads, .. } => {
-                self.keys_answered(id, upto, heads);
+                self.keys_answered(id, upto, heads, effects);
                 self.next_run(now, id, effects);
             }
             Exchange::States { looked_at, states, .. } => {
@@ -154,7 +155,13 @@ impl Node {
     }
 
     /// Judges every key of a range that differs: the one place on this side.
-    fn keys_answered(&mut self, id: OpId, upto: Option<Bytes>, heads: Vec<(Bytes, Bytes)>) {
+    fn keys_answered(
+        &mut self,
+        id: OpId,
+        upto: Option<Bytes>,
+        heads: Vec<(Bytes, Bytes)>,
+        effects: &mut Effects,
+    ) {
         let Some((work, keyspace)) = self.anti_entropy.round.as_mut().and_then(|round| round.work(id)) else {
             return;
         };
@@ -165,6 +172,7 @@ impl Node {
         let kind = entry.settings.policy.kind();
         let (mut here, mut there) = (Vec::new(), Vec::new());
         let mut differing = 0;
+        let mut too_large = Vec::new();
         for (key, theirs) in heads {
             if key.is_empty() {
                 continue;
@@ -177,7 +185,10 @@ impl Node {
             let mine = own.get(place).filter(|own| own.storage_key == storage_key);
             let mine = mine.map(|own| own.head.clone()).unwrap_or_default();
             let Ok(lack) = lack(kind, &mine, &theirs) else { continue };
-            differing += u64::from(lack.here || lack.there);
+            differing += u64::from(lack.here || lack.there || lack.too_large.is_some());
+            if let Some(size_bytes) = lack.too_large {
+                too_large.push((Target::new(entry.clone(), &key), size_bytes as usize));
+            }
             if lack.here {
                 here.push((place, storage_key.clone(), key.clone()));
             }
@@ -186,6 +197,9 @@ impl Node {
             }
         }
         self.counters.exchange_differences += differing;
+        for (target, size_bytes) in too_large {
+            self.key_too_large(&target, size_bytes, effects);
+        }
         let Some((work, _)) = self.anti_entropy.round.as_mut().and_then(|round| round.work(id)) else {
             return;
         };

@@ -16,6 +16,7 @@ use super::view_cache::Question;
 use crate::event::{Effect, Effects, Notice, Record, StorageFailure};
 use crate::handoff::Wanted;
 use crate::id::{Millis, NodeId, OpId};
+use crate::limits::RECORD_BYTES_MAX;
 use crate::message::{Message, ReadAnswer};
 use crate::node::{Node, Purpose, Timer};
 use crate::request::{Problem, Want};
@@ -357,6 +358,11 @@ impl Node {
         }
         let record = codec::record(&reading.merged);
         let (target, merged) = (reading.target.clone(), reading.merged.clone());
+        let size_bytes = record.head.len() + record.body.len();
+        if size_bytes > RECORD_BYTES_MAX {
+            // Nobody can store it: it is shown, and stays as it is until a client replaces some of it.
+            return self.key_too_large(&target, size_bytes, effects);
+        }
         for to in lagging {
             self.counters.read_repairs += 1;
             effects.push(Effect::Notice(Notice::ReadRepair { replica: to }));

@@ -28,10 +28,13 @@ pub(super) enum Shown {
 /// Siblings as they are shown: in dot order, byte-equal ones once with all of their dots (R1).
 pub(super) fn shown(siblings: &Siblings) -> Vec<SiblingView> {
     let mut shown: Vec<SiblingView> = Vec::with_capacity(siblings.len());
-    for (dot, version) in siblings.iter() {
+    let mut places: Vec<usize> = Vec::with_capacity(siblings.len());
+    for ((dot, version), (place, first)) in siblings.iter().zip(siblings.firsts().into_iter().enumerate()) {
         let content = version.content.value();
-        match shown.iter_mut().find(|earlier| earlier.content.as_ref() == content) {
+        match (first < place).then(|| places[first]) {
             Some(earlier) => {
+                places.push(earlier);
+                let earlier = &mut shown[earlier];
                 earlier.dots.push(*dot);
                 earlier.stamp = earlier.stamp.max(version.stamp);
                 // Gone only once the last of them is.
@@ -40,14 +43,17 @@ pub(super) fn shown(siblings: &Siblings) -> Vec<SiblingView> {
                     _ => None,
                 };
             }
-            None => shown.push(SiblingView {
-                content: content.cloned(),
-                dots: vec![*dot],
-                stamp: version.stamp,
-                content_type: version.content_type.clone(),
-                receipt: version.receipt.clone(),
-                expires_at: version.expires_at,
-            }),
+            None => {
+                places.push(shown.len());
+                shown.push(SiblingView {
+                    content: content.cloned(),
+                    dots: vec![*dot],
+                    stamp: version.stamp,
+                    content_type: version.content_type.clone(),
+                    receipt: version.receipt.clone(),
+                    expires_at: version.expires_at,
+                });
+            }
         }
     }
     shown

@@ -34,6 +34,12 @@ const PAGE_BYTES_MAX: usize = 1 << 20;
 const PATIENCE_MS: u64 = 5_000;
 /// How long a target that refused or did not answer is left alone.
 const REST_MS: u64 = 2_000;
+/// How long a hint rests that its target cannot take in, since both together are more than a record holds …
+const TOO_LARGE_MS: u64 = 600_000;
+/// … and the target's passes, which would find nothing else …
+const TOO_LARGE_PASS_MS: u64 = 10_000;
+/// … and how many such hints are remembered.
+const TOO_LARGE_MAX: usize = 1_024;
 /// How often it is looked whether old hints can be given up.
 const GIVE_UP_PERIOD_MS: u64 = 60_000;
 /// Removals of one write.
@@ -172,6 +178,12 @@ impl Node {
         self.hints.rests.insert(target, now.after(REST_MS));
     }
 
+    /// The next pass begins no earlier.
+    fn rest_after(&mut self, now: Millis, target: NodeId, rest_ms: u64) {
+        let until = self.hints.rests.entry(target).or_insert(now);
+        *until = (*until).max(now.after(rest_ms));
+    }
+
     fn end_pass(&mut self, target: NodeId) {
         let Some(pass) = self.hints.passes.remove(&target) else { return };
         let under_way: Vec<OpId> =
@@ -273,6 +285,9 @@ impl Node {
     ) {
         let Some((_, object)) = storage_key::parse_hint(&storage_key) else { return };
         let id = HintId::of(&object);
+        if self.hints.too_large.get(&(target, id)).is_some_and(|until| *until > now) {
+            return self.rest_after(now, target, TOO_LARGE_PASS_MS);
+        }
         let Some(shelf) = self.hints.shelves.get_mut(&target) else { return };
         if !shelf.leave(id) {
             return;
@@ -407,6 +422,16 @@ impl Node {
                     }
                     self.hint_arrived(target, id, storage_key, effects);
                 }
+            }
+            // It stays, and those behind it go.
+            Err(Refusal::TooLarge) => {
+                let id = leaving.id;
+                if self.hints.too_large.len() >= TOO_LARGE_MAX {
+                    self.hints.too_large.clear();
+                }
+                self.hints.too_large.insert((target, id), now.after(TOO_LARGE_MS));
+                self.hint_stays(op);
+                self.rest_after(now, target, TOO_LARGE_PASS_MS);
             }
             Err(refusal) => {
                 self.leave_alone(now, target);

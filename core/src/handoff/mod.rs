@@ -60,6 +60,8 @@ pub(crate) struct Hints {
     gathers: BTreeMap<OpId, Gather>,
     /// The last dots issued as a stand-in, by object: see [`Node::previous_as_stand_in`].
     last_dots: BTreeMap<Bytes, u64>,
+    /// Hints that their target cannot take in with what it holds, and until when they are not sent again.
+    too_large: BTreeMap<(NodeId, HintId), Millis>,
 }
 
 /// What an answer of storage is for.

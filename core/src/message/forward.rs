@@ -338,10 +338,12 @@ fn put_problem(b: &mut BytesMut, problem: &Problem) {
             }
             put_acks(b, acks);
         }
-        Problem::SiblingLimit { siblings, limit, context } => {
+        Problem::SiblingLimit { siblings, limit, size_bytes, limit_bytes, context } => {
             b.put_u8(3);
             b.varint(u64::from(*siblings));
             b.varint(u64::from(*limit));
+            b.varint(*size_bytes);
+            b.varint(*limit_bytes);
             b.bytes(context);
         }
         Problem::TooLarge { what, size_bytes, limit_bytes } => {
@@ -407,6 +409,8 @@ fn read_problem(r: &mut Reader) -> Result<Problem, Malformed> {
         3 => Problem::SiblingLimit {
             siblings: read_u32(r, "siblings")?,
             limit: read_u32(r, "limit")?,
+            size_bytes: r.varint("size")?,
+            limit_bytes: r.varint("limit")?,
             context: r.bytes("context")?,
         },
         4 => Problem::TooLarge {

@@ -258,7 +258,7 @@ fn bad_requests_get_a_typed_problem_and_store_nothing() {
     cluster.wrote(0, Level::All, "a", Basis::Blind);
     cluster.wrote(0, Level::All, "b", Basis::Blind);
     let context = match cluster.put(0, Level::All, "c", Basis::Blind) {
-        Outcome::Failed(Problem::SiblingLimit { siblings: 2, limit: 2, context }) => context,
+        Outcome::Failed(Problem::SiblingLimit { siblings: 2, limit: 2, context, .. }) => context,
         other => panic!("{other:?}"),
     };
     cluster.wrote(0, Level::All, "c", Basis::Context(context));

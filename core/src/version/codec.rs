@@ -48,17 +48,18 @@ pub fn record(state: &KeyState) -> Record {
             head.put_u8(CAUSAL);
             put_dots(&mut head, siblings.seen());
             head.varint(siblings.len() as u64);
-            let mut earlier: Vec<&Content> = Vec::new();
-            for (dot, version) in siblings.iter() {
-                put_version(&mut head, &mut values, *dot, version, &earlier);
-                earlier.push(&version.content);
+            for ((dot, version), (place, first)) in
+                siblings.iter().zip(siblings.firsts().into_iter().enumerate())
+            {
+                let shared = (first < place).then_some(first);
+                put_version(&mut head, &mut values, *dot, version, shared);
             }
         }
         KeyState::Lww(register) => {
             head.put_u8(LWW);
             head.put_u8(u8::from(register.winner.is_some()));
             if let Some((dot, version)) = &register.winner {
-                put_version(&mut head, &mut values, *dot, version, &[]);
+                put_version(&mut head, &mut values, *dot, version, None);
             }
         }
         KeyState::Lattice(fragments) => {
@@ -90,15 +91,48 @@ pub fn record(state: &KeyState) -> Record {
 
 /// The state of a record of a disk or peer.
 pub fn state(record: &Record) -> Result<KeyState, Malformed> {
-    let mut body = Reader::new(record.body.clone());
-    let state = read_state(&record.head, &mut Some(&mut body))?;
-    body.end("state body")?;
+    let mut values = Values::Of(Reader::new(record.body.clone()));
+    let state = read_state(&record.head, &mut values)?;
+    if let Values::Of(body) = values {
+        body.end("state body")?;
+    }
     Ok(state)
 }
 
 /// The state of a record's head alone: every value is empty, all else is as it is, the digest too.
 pub fn outline(head: &Bytes) -> Result<KeyState, Malformed> {
-    read_state(head, &mut None)
+    read_state(head, &mut Values::Empty)
+}
+
+/// What the values of two records' join come to, of their heads alone.
+pub fn joined_bytes(mine: &Bytes, theirs: &Bytes) -> Result<u64, Malformed> {
+    let mut joined = read_state(mine, &mut Values::Sizes)?;
+    let _ = joined.sync(&read_state(theirs, &mut Values::Sizes)?);
+    let size = |stub: &Bytes| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&stub[..8]);
+        u64::from_be_bytes(bytes)
+    };
+    Ok(match &joined {
+        KeyState::Causal(siblings) => {
+            let values: std::collections::BTreeSet<&Bytes> =
+                siblings.iter().filter_map(|(_, version)| version.content.value()).collect();
+            values.into_iter().map(size).sum()
+        }
+        KeyState::Lww(register) => {
+            register.winner.iter().filter_map(|(_, version)| version.content.value()).map(size).sum()
+        }
+        KeyState::Lattice(fragments) => fragments.iter().map(|fragment| size(&fragment.value)).sum(),
+    })
+}
+
+/// Where the values of a head come from.
+enum Values {
+    Of(Reader),
+    /// Nowhere.
+    Empty,
+    /// Each is its length and its digest.
+    Sizes,
 }
 
 /// Whether a record's values are those that the digests in its head are of.
@@ -129,7 +163,7 @@ pub fn content_digest(head: &Bytes) -> Result<Option<Digest>, Malformed> {
     Ok(Some(Digest(digest)))
 }
 
-fn read_state(head: &Bytes, body: &mut Option<&mut Reader>) -> Result<KeyState, Malformed> {
+fn read_state(head: &Bytes, values: &mut Values) -> Result<KeyState, Malformed> {
     let mut head = Reader::new(head.clone());
     if head.u8("state format")? != FORMAT {
         return Err(Malformed("state format"));
@@ -140,14 +174,14 @@ fn read_state(head: &Bytes, body: &mut Option<&mut Reader>) -> Result<KeyState, 
             let count = head.count(12, "siblings")?;
             let mut versions: Vec<(Dot, Version)> = Vec::with_capacity(count);
             for _ in 0..count {
-                let entry = read_version(&mut head, body, &versions)?;
+                let entry = read_version(&mut head, values, &versions)?;
                 versions.push(entry);
             }
             KeyState::Causal(Siblings::from_parts(seen, versions).ok_or(Malformed("sibling order"))?)
         }
         LWW => KeyState::Lww(match head.u8("register")? {
             0 => Register::default(),
-            1 => Register { winner: Some(read_version(&mut head, body, &[])?) },
+            1 => Register { winner: Some(read_version(&mut head, values, &[])?) },
             _ => return Err(Malformed("register")),
         }),
         LATTICE => {
@@ -158,7 +192,7 @@ fn read_state(head: &Bytes, body: &mut Option<&mut Reader>) -> Result<KeyState, 
             let mut fragments = Vec::with_capacity(count);
             for _ in 0..count {
                 let claim = read_dots(&mut head)?;
-                let value = read_value(&mut head, body)?;
+                let value = read_value(&mut head, values)?;
                 fragments.push(Fragment { claim, value });
             }
             KeyState::Lattice(
@@ -264,15 +298,10 @@ fn put_version(
     values: &mut Vec<Bytes>,
     dot: Dot,
     version: &Version,
-    earlier: &[&Content],
+    shared: Option<usize>,
 ) {
     put_dot(head, dot);
-    let shared = match &version.content {
-        Content::Value(value) if !value.is_empty() => {
-            earlier.iter().position(|other| **other == version.content)
-        }
-        _ => None,
-    };
+    let shared = shared.filter(|_| version.content.size_bytes() > 0);
     let mut flags = 0;
     flags |= if version.content == Content::Tombstone { TOMBSTONE } else { 0 };
     flags |= if shared.is_some() { SHARED } else { 0 };
@@ -305,18 +334,19 @@ fn put_version(
     }
 }
 
-fn read_value(head: &mut Reader, body: &mut Option<&mut Reader>) -> Result<Bytes, Malformed> {
+fn read_value(head: &mut Reader, values: &mut Values) -> Result<Bytes, Malformed> {
     let length = usize::try_from(head.varint("value length")?).map_err(|_| Malformed("value length"))?;
-    let _: [u8; VALUE_DIGEST_BYTES] = head.array("value digest")?;
-    match body {
-        Some(body) => body.take(length, "value"),
-        None => Ok(Bytes::new()),
+    let digest: [u8; VALUE_DIGEST_BYTES] = head.array("value digest")?;
+    match values {
+        Values::Of(body) => body.take(length, "value"),
+        Values::Empty => Ok(Bytes::new()),
+        Values::Sizes => Ok(Bytes::from([&(length as u64).to_be_bytes()[..], &digest[..]].concat())),
     }
 }
 
 fn read_version(
     head: &mut Reader,
-    body: &mut Option<&mut Reader>,
+    values: &mut Values,
     earlier: &[(Dot, Version)],
 ) -> Result<(Dot, Version), Malformed> {
     let dot = read_dot(head)?;
@@ -331,7 +361,7 @@ fn read_version(
         let index = usize::try_from(head.varint("shared value")?).map_err(|_| Malformed("shared value"))?;
         earlier.get(index).ok_or(Malformed("shared value"))?.1.content.clone()
     } else {
-        Content::Value(read_value(head, body)?)
+        Content::Value(read_value(head, values)?)
     };
     let content_type = if flags & TYPED != 0 { Some(head.bytes("content type")?) } else { None };
     let request_id = if flags & REQUESTED != 0 { Some(RequestId(head.array("request id")?)) } else { None };

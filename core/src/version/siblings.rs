@@ -7,6 +7,8 @@
 
 use super::{Content, DotSet, Version};
 use crate::id::{Dot, Millis, RequestId};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was seen, and the live versions by dot, each of them seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,12 +47,36 @@ impl Siblings {
 
     /// How many are shown at `now`, once byte-equal ones count once (R1).
     pub fn len_distinct(&self, now: Millis) -> usize {
-        let live = |version: &Version| !version.is_expired(now);
-        let distinct = |(index, (_, version)): (usize, &(Dot, Version))| {
-            let same = |earlier: &Version| live(earlier) && earlier.content == version.content;
-            live(version) && !self.versions[..index].iter().any(|(_, earlier)| same(earlier))
-        };
-        self.versions.iter().enumerate().filter(|entry| distinct(*entry)).count()
+        let firsts = self.firsts();
+        let live = firsts.iter().zip(&self.versions).filter(|(_, (_, version))| !version.is_expired(now));
+        live.map(|(first, _)| first).collect::<BTreeSet<_>>().len()
+    }
+
+    /// What their values come to, byte-equal ones counted once, without those that `gone` covers.
+    pub fn size_bytes(&self, gone: &DotSet) -> usize {
+        let firsts = self.firsts();
+        let left = firsts.iter().zip(&self.versions).filter(|(_, (dot, _))| !gone.contains(*dot));
+        let left: BTreeSet<usize> = left.map(|(first, _)| *first).collect();
+        left.into_iter().map(|first| self.versions[first].1.content.size_bytes()).sum()
+    }
+
+    /// For each version the place of the first with the same content. Values are looked at only where two are equally long,
+    /// and each of those once: a put of one of many large siblings must not compare all of them with one another.
+    pub fn firsts(&self) -> Vec<usize> {
+        let mut by_length: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
+        for (index, (_, version)) in self.versions.iter().enumerate() {
+            by_length.entry(version.content.value().map(Bytes::len)).or_default().push(index);
+        }
+        let mut firsts: Vec<usize> = (0..self.versions.len()).collect();
+        for (length, places) in by_length.into_iter().filter(|(_, places)| places.len() > 1) {
+            let mut known: BTreeMap<[u8; 32], usize> = BTreeMap::new();
+            for place in places {
+                let value = self.versions[place].1.content.value().filter(|_| length > Some(0));
+                let digest = value.map_or([0; 32], |value| *blake3::hash(value).as_bytes());
+                firsts[place] = *known.entry(digest).or_insert(place);
+            }
+        }
+        firsts
     }
 
     /// The live version that a request stored, if it is still there.

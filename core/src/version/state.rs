@@ -5,6 +5,7 @@
 
 use super::{DotSet, Fragments, Register, Siblings, Stamp};
 use crate::id::{Dot, Millis, PluginHash, RequestId};
+use crate::limits::RECORD_BYTES_MAX;
 use bytes::Bytes;
 
 /// Which kind of state a keyspace's keys hold; follows from its policy and never changes.
@@ -161,6 +162,18 @@ impl KeyState {
             KeyState::Lww(register) => register.is_empty(),
             KeyState::Lattice(fragments) => fragments.is_unwritten(),
         }
+    }
+
+    /// Whether it is worth looking whether a record holds it.
+    pub(crate) fn may_be_too_large(&self) -> bool {
+        let size_bytes: usize = match self {
+            KeyState::Causal(siblings) => {
+                siblings.iter().map(|(_, version)| version.content.size_bytes()).sum()
+            }
+            KeyState::Lww(_) => 0,
+            KeyState::Lattice(fragments) => fragments.iter().map(|fragment| fragment.value.len()).sum(),
+        };
+        size_bytes > RECORD_BYTES_MAX / 4
     }
 
     /// See [`Digest`].

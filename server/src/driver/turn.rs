@@ -229,6 +229,10 @@ impl Driver {
                 m.notices_large_context.add(1);
                 tracing::warn!(keyspace, key = %key.escape_ascii(), spans, "large_context");
             }
+            Notice::KeyTooLarge { keyspace, key, size_bytes } => {
+                m.notices_key_too_large.add(1);
+                tracing::warn!(keyspace, key = %key.escape_ascii(), size_bytes, "key_too_large");
+            }
             Notice::CorruptRecord { key, reason } => {
                 m.notices_corrupt_record.add(1);
                 tracing::error!(storage_key = %key.escape_ascii(), reason, "corrupt_record");

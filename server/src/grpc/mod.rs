@@ -19,7 +19,7 @@ mod kv;
 mod pipeline;
 mod plugins;
 mod problem;
-mod sizes;
+pub(crate) mod sizes;
 mod views;
 
 pub(crate) use directory::Directory;

@@ -31,12 +31,14 @@ pub(crate) fn of(problem: &Problem, directory: &Directory) -> v1::Problem {
                 acks: Some(convert::acks(acks, directory)),
             })),
         ),
-        Problem::SiblingLimit { siblings, limit, context } => (
+        Problem::SiblingLimit { siblings, limit, size_bytes, limit_bytes, context } => (
             Code::FailedPrecondition,
             Some(Detail::SiblingLimit(v1::SiblingLimit {
                 siblings: *siblings,
                 limit: *limit,
                 context: context.clone(),
+                size_bytes: *size_bytes,
+                limit_bytes: *limit_bytes,
             })),
         ),
         Problem::TooLarge { what, size_bytes, limit_bytes } => (

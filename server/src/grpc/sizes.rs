@@ -15,7 +15,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 /// One request; a value one byte too large still comes in, to be told so by name.
-const CALL_BYTES_MAX: usize = 2 << 20;
+pub(crate) const CALL_BYTES_MAX: usize = 2 << 20;
 /// A batch of writes.
 const BATCH_BYTES_MAX: usize = 64 << 20;
 /// One reply: what client libraries take by default. More comes by `GetStream`.

@@ -36,7 +36,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The largest frame that is read: a key's whole state may be so large.
-const FRAME_BYTES_MAX: usize = 72 << 20;
+const FRAME_BYTES_MAX: usize = merganser_core::limits::FRAME_BYTES_MAX;
 /// Room for a link's messages on their way.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Connections to the peer port: each member's, some that are being replaced, some strangers'.
@@ -96,5 +96,51 @@ impl Peer for Peers {
         let session = link::accepted(Arc::clone(&self.0), request.into_inner(), Arc::clone(&outbox), address);
         tokio::spawn(session);
         Ok(Response::new(outbox::Outgoing(outbox)))
+    }
+}
+
+/// A record that core lets through is one that storage takes, with the leaf and the markers of its batch; an answer of a plugin is one that core
+/// takes; a client's call holds what a client may send.
+#[cfg(test)]
+mod tests {
+    use crate::grpc::sizes::CALL_BYTES_MAX;
+    use merganser_core::limits;
+    use merganser_core::request::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, MERGED_BYTES_MAX, VALUE_BYTES_MAX};
+    use merganser_core::version::context::CONTEXT_BYTES_MAX;
+    use merganser_storage::limits as storage;
+
+    #[test]
+    fn every_bound_holds_the_one_before_it() {
+        let request =
+            VALUE_BYTES_MAX + KEY_BYTES_MAX + CONTEXT_BYTES_MAX + CONTENT_TYPE_BYTES_MAX + (64 << 10);
+        let answer = merganser_plugin_host::Limits::default().answer_bytes_max;
+        let chain = [
+            ("a client's request", request, "its message", CALL_BYTES_MAX),
+            ("a client's value", VALUE_BYTES_MAX, "a plugin's answer", answer),
+            ("a plugin's answer", answer, "a merged value", MERGED_BYTES_MAX),
+            ("a merged value", MERGED_BYTES_MAX, "a client's part of a key", limits::CLIENT_STATE_BYTES_MAX),
+            (
+                "what sides of a partition took",
+                limits::SIDES_MAX * limits::CLIENT_STATE_BYTES_MAX,
+                "a record",
+                limits::RECORD_BYTES_MAX,
+            ),
+            ("a record", limits::RECORD_BYTES_MAX, "a body", storage::BODY_BYTES_MAX),
+            ("a record", limits::RECORD_BYTES_MAX + (1 << 20), "a write", storage::WRITE_BYTES_MAX),
+            (
+                "hints of a client's part for seven",
+                7 * limits::CLIENT_STATE_BYTES_MAX,
+                "a write",
+                storage::WRITE_BYTES_MAX,
+            ),
+            ("a record", limits::RECORD_BYTES_MAX, "a message", limits::MESSAGE_BYTES_MAX),
+            ("a message", limits::MESSAGE_BYTES_MAX + (1 << 10), "a frame", super::FRAME_BYTES_MAX),
+        ];
+        for (inner, inner_bytes, outer, outer_bytes) in chain {
+            assert!(
+                inner_bytes <= outer_bytes,
+                "{inner} ({inner_bytes}) does not fit {outer} ({outer_bytes})"
+            );
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::catalog::DeleteSemantics;
 use crate::coordinator::key_info;
 use crate::event::{Effect, Effects, Notice};
 use crate::id::{Dot, Millis, OpId, RequestId};
+use crate::limits::CLIENT_STATE_BYTES_MAX;
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::plugin::{PluginAnswer, PluginCall, PluginOperation};
@@ -57,13 +58,15 @@ impl Node {
             true => self.observe_all(&seen, effects),
         }
         match state {
-            KeyState::Causal(siblings) => {
-                let limit = active.target.entry.settings.siblings_max;
-                let count = siblings.len_distinct(now) as u32;
-                if context.is_none() && count >= limit {
+            KeyState::Causal(_) => {
+                if let Some((siblings, size_bytes)) = self.too_many(now, active, &seen, &change) {
+                    let Some(state) = &active.state else { return Step::Done };
                     let all = Context::of(&known, state);
                     let context = self.sealer.seal(active.target.entry.id, &active.target.key, &all);
-                    self.write_failed(op, Problem::SiblingLimit { siblings: count, limit, context }, effects);
+                    let limit = active.target.entry.settings.siblings_max;
+                    let limit_bytes = CLIENT_STATE_BYTES_MAX as u64;
+                    let problem = Problem::SiblingLimit { siblings, limit, size_bytes, limit_bytes, context };
+                    self.write_failed(op, problem, effects);
                     return Step::Done;
                 }
                 let Some(dot) = self.mint(effects) else { return Step::NoDot(change) };
@@ -135,6 +138,32 @@ impl Node {
             // Registers are written without an active key; what comes here is a retry, handled above.
             KeyState::Lww(_) => Step::Done,
         }
+    }
+
+    /// Whether a put would leave a key with more than clients may make of it (R12): how many siblings there are, and what they
+    /// would come to. A put that covers no live sibling is blind, whether its context is empty, stale, or none.
+    fn too_many(
+        &self,
+        now: Millis,
+        active: &ActiveKey,
+        seen: &DotSet,
+        change: &Change,
+    ) -> Option<(u32, u64)> {
+        let Some(KeyState::Causal(siblings)) = &active.state else { return None };
+        let count = siblings.len_distinct(now) as u32;
+        let is_blind = !siblings.iter().any(|(dot, _)| seen.contains(*dot));
+        let is_one_too_many = is_blind && count >= active.target.entry.settings.siblings_max;
+        let is_same = |(dot, version): &(Dot, Version), value: &Bytes| {
+            !seen.contains(*dot) && version.content.value() == Some(value)
+        };
+        let put_bytes = match change {
+            Change::Put { value, .. } if !siblings.iter().any(|entry| is_same(entry, value)) => value.len(),
+            _ => 0,
+        };
+        let after = siblings.size_bytes(seen) + put_bytes;
+        let grows = put_bytes > 0 && after > siblings.size_bytes(&DotSet::new());
+        let is_too_large = grows && after > CLIENT_STATE_BYTES_MAX;
+        (is_one_too_many || is_too_large).then_some((count, after as u64))
     }
 
     /// The plugin has applied an operation, or not.
