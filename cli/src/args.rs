@@ -135,6 +135,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// As [`duration`], where the wire has 32 bits for the milliseconds.
+pub(crate) fn short_duration(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match u32::try_from(time.as_millis()) {
+        Ok(_) => Ok(time),
+        Err(_) => Err("at most 49 days".into()),
+    }
+}
+
 #[cfg(test)]
 #[path = "args_test.rs"]
 mod args_test;

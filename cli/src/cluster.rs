@@ -21,6 +21,7 @@ use merganser_client::{
     },
 };
 use serde_json::{Value, json};
+use std::ffi::OsString;
 
 #[derive(Debug, Args)]
 pub(crate) struct ClusterArgs {
@@ -48,7 +49,10 @@ enum Action {
     Topology {
         /// Whose primaries to show.
         #[arg(long, requires = "keyspace")]
-        key: Option<String>,
+        key: Option<OsString>,
+        /// KEY is given as hexadecimal digits.
+        #[arg(long, requires = "key")]
+        key_hex: bool,
         /// In which keyspace.
         #[arg(long, requires = "key")]
         keyspace: Option<String>,
@@ -62,10 +66,12 @@ pub(crate) async fn run(args: ClusterArgs, global: &Global, output: Output) -> R
         Action::Repair => views::repair(global, output).await,
         Action::Collection => views::collection(global, output).await,
         Action::Hot => views::hot(global, output).await,
-        Action::Topology { key, keyspace } => {
+        Action::Topology { key, key_hex, keyspace } => {
             let topology = global.connect().await?.topology();
             match key.zip(keyspace) {
-                Some((key, keyspace)) => primaries(&topology, &keyspace, &key, output),
+                Some((key, keyspace)) => {
+                    primaries(&topology, &keyspace, &crate::key::bytes(&key, key_hex)?, output)
+                }
                 None => members(&topology, output),
             }
         }
@@ -235,8 +241,8 @@ fn members(topology: &Topology, output: Output) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn primaries(topology: &Topology, keyspace: &str, key: &str, output: Output) -> Result<Exit> {
-    let primaries = topology.primaries(keyspace, key.as_bytes());
+fn primaries(topology: &Topology, keyspace: &str, key: &[u8], output: Output) -> Result<Exit> {
+    let primaries = topology.primaries(keyspace, key);
     if primaries.is_empty() {
         let what = format!("the topology has no keyspace `{keyspace}`");
         return Err(Failure::new("unknown_keyspace", what, "list them with `merganser keyspace list`").into());

@@ -69,8 +69,8 @@ struct Settings {
     /// Blind puts are refused at this many siblings [default: 64].
     #[arg(long)]
     siblings_max: Option<u32>,
-    /// How long after the last write a resolution is stored.
-    #[arg(long, value_name = "TIME", value_parser = crate::args::duration)]
+    /// How long after the last write a resolution is stored, 49d at most.
+    #[arg(long, value_name = "TIME", value_parser = crate::args::short_duration)]
     write_back_delay: Option<std::time::Duration>,
     /// Never store a resolution, only show it.
     #[arg(long, conflicts_with = "write_back_delay")]
@@ -133,7 +133,7 @@ impl Settings {
             Some(Stored::Interval) => Durability::Interval,
             Some(Stored::None) => Durability::None,
         };
-        let delay_ms = self.write_back_delay.map(|delay| delay.as_millis() as u32);
+        let delay_ms = self.write_back_delay.map(|delay| u32::try_from(delay.as_millis())).transpose()?;
         Ok(KeyspaceSettings {
             n: self.n.unwrap_or_default(),
             r: self.r.unwrap_or_default(),

@@ -10,6 +10,7 @@ use crate::{
     connect::{reader, writer},
     context_file,
     failure::{Exit, Failure},
+    key::KeyArgs,
     output::{Output, bytes_json, hex, size},
 };
 use anyhow::Result;
@@ -26,8 +27,8 @@ use std::{
 
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    keyspace: String,
-    key: String,
+    #[command(flatten)]
+    at: KeyArgs,
     /// Show all versions, tombstones too, with no plugin asked.
     #[arg(long)]
     siblings: bool,
@@ -69,8 +70,8 @@ pub(crate) struct Based {
 
 #[derive(Debug, Args)]
 pub(crate) struct PutArgs {
-    keyspace: String,
-    key: String,
+    #[command(flatten)]
+    at: KeyArgs,
     #[command(flatten)]
     bytes: Source,
     #[command(flatten)]
@@ -87,8 +88,8 @@ pub(crate) struct PutArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DelArgs {
-    keyspace: String,
-    key: String,
+    #[command(flatten)]
+    at: KeyArgs,
     #[command(flatten)]
     based: Based,
     #[command(flatten)]
@@ -97,8 +98,8 @@ pub(crate) struct DelArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
-    keyspace: String,
-    key: String,
+    #[command(flatten)]
+    at: KeyArgs,
     #[command(flatten)]
     bytes: Source,
     #[command(flatten)]
@@ -107,8 +108,8 @@ pub(crate) struct ApplyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct QueryArgs {
-    keyspace: String,
-    key: String,
+    #[command(flatten)]
+    at: KeyArgs,
     /// In the plugin's own language; empty = the whole.
     #[arg(default_value = "")]
     path: String,
@@ -117,13 +118,14 @@ pub(crate) struct QueryArgs {
 }
 
 pub(crate) async fn get(args: GetArgs, global: &Global, output: Output) -> Result<Exit> {
-    let keys = reader(&global.connect().await?, &args.keyspace, &args.read);
+    let (name, key) = (&args.at.keyspace, args.at.key()?);
+    let keys = reader(&global.connect().await?, name, &args.read);
     let entry = match args.siblings {
-        true => keys.get_siblings(&args.key).await?,
-        false => keys.get(&args.key).await?,
+        true => keys.get_siblings(&key).await?,
+        false => keys.get(&key).await?,
     };
     if let Some(path) = &args.context_file {
-        context_file::write(path, &args.keyspace, args.key.as_bytes(), entry.context())?;
+        context_file::write(path, name, &key, entry.context())?;
     }
     if let Some(number) = args.pick {
         return pick(&entry, number, output);
@@ -176,7 +178,8 @@ fn pick(entry: &Entry, number: usize, output: Output) -> Result<Exit> {
 
 pub(crate) async fn put(args: PutArgs, global: &Global, output: Output) -> Result<Exit> {
     let value = read_bytes("value", &args.bytes)?;
-    let (name, key) = (&args.keyspace, args.key.as_bytes());
+    let (name, key) = (&args.at.keyspace, args.at.key()?);
+    let key = key.as_slice();
     let context = context_of(&args.based, name, key)?;
     let mut keys = writer(&global.connect().await?, name, &args.write).with_content_type(args.content_type);
     if let Some(ttl) = args.ttl {
@@ -193,7 +196,8 @@ pub(crate) async fn put(args: PutArgs, global: &Global, output: Output) -> Resul
 }
 
 pub(crate) async fn del(args: DelArgs, global: &Global, output: Output) -> Result<Exit> {
-    let (name, key) = (&args.keyspace, args.key.as_bytes());
+    let (name, key) = (&args.at.keyspace, args.at.key()?);
+    let key = key.as_slice();
     let context = context_of(&args.based, name, key)?;
     let keys = writer(&global.connect().await?, name, &args.write);
     let written = match (&args.based, context) {
@@ -221,15 +225,16 @@ fn not_found(output: Output) -> Result<Exit> {
 
 pub(crate) async fn apply(args: ApplyArgs, global: &Global, output: Output) -> Result<Exit> {
     let op = read_bytes("operation", &args.bytes)?;
-    let keys: Keyspace = writer(&global.connect().await?, &args.keyspace, &args.write);
-    let written = keys.apply(&args.key, op).await?;
+    let (name, key) = (&args.at.keyspace, args.at.key()?);
+    let keys: Keyspace = writer(&global.connect().await?, name, &args.write);
+    let written = keys.apply(&key, op).await?;
     let based = Based { context_file: None, read_first: false, blind: false };
-    finish(written, &based, &args.keyspace, args.key.as_bytes(), output)
+    finish(written, &based, name, &key, output)
 }
 
 pub(crate) async fn query(args: QueryArgs, global: &Global, output: Output) -> Result<Exit> {
-    let keys = reader(&global.connect().await?, &args.keyspace, &args.read);
-    let answer = keys.query(&args.key, args.path).await?;
+    let keys = reader(&global.connect().await?, &args.at.keyspace, &args.read);
+    let answer = keys.query(args.at.key()?, args.path).await?;
     if output.json {
         output.result(String::new, || {
             json!({
@@ -273,7 +278,15 @@ fn explain(error: Error, verb: &str) -> anyhow::Error {
     match error {
         Error::ContextRequired => {
             let what = format!("a {verb} without a context");
-            let hint = "add --read-first to replace what is there, --context-file FILE of an earlier get, or --blind";
+            let hint = match verb {
+                // A blind delete is for registers only: elsewhere nobody could say what it deletes.
+                "delete" => {
+                    "add --read-first to delete what is there, or --context-file FILE of an earlier get"
+                }
+                _ => {
+                    "add --read-first to replace what is there, --context-file FILE of an earlier get, or --blind"
+                }
+            };
             Failure::new("context_required", what, hint).into()
         }
         error => error.into(),
@@ -305,7 +318,9 @@ fn read_bytes(what: &str, bytes: &Source) -> Result<Bytes> {
     }
     if read.len() as u64 == limit {
         let told = format!("the {what} has more than {VALUE_BYTES_MAX} bytes");
-        return Err(Failure::new("too_large", told, "split it over several keys").into());
+        return Err(
+            Failure::new("too_large", told, "send less: a value may be split over several keys").into()
+        );
     }
     Ok(Bytes::from(read))
 }

@@ -11,6 +11,7 @@ mod context_file;
 mod dev;
 mod failure;
 mod inspect;
+mod key;
 mod keyspace;
 mod kv;
 mod output;

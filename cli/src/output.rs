@@ -32,7 +32,7 @@ impl Output {
         text: impl FnOnce() -> String,
         json: impl FnOnce() -> Value,
     ) -> io::Result<()> {
-        let line = if self.json { json().to_string() } else { text() };
+        let line = if self.json { json().to_string() } else { clean(&text()) };
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{line}")?;
         stdout.flush()
@@ -42,7 +42,7 @@ impl Output {
     pub(crate) fn note(&self, text: impl std::fmt::Display) {
         if !self.json {
             // Whoever closed stderr does not want notes.
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            let _ = writeln!(io::stderr().lock(), "{}", clean(&text.to_string()));
         }
     }
 
@@ -57,7 +57,7 @@ impl Output {
             let _ = writeln!(io::stdout().lock(), "{}", told.json());
         } else {
             let mut stderr = io::stderr().lock();
-            let _ = writeln!(stderr, "merganser: {}", told.message);
+            let _ = writeln!(stderr, "merganser: {}", clean(&told.message));
             if !told.hint.is_empty() {
                 let _ = writeln!(stderr, "  next: {}", told.hint);
             }
@@ -84,6 +84,26 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// A text with each character that a terminal would obey, or show as nothing, in escaped form: names, versions and reasons
+/// come from plugins, peers and other clients. Line ends and tabs stay.
+pub(crate) fn clean(text: &str) -> String {
+    let is_hidden = |c: char| match c {
+        '\n' | '\t' => false,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' => true,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
+        '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}' => true,
+        c => c.is_control(),
+    };
+    let mut cleaned = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_hidden(c) {
+            true => cleaned.extend(c.escape_unicode()),
+            false => cleaned.push(c),
+        }
+    }
+    cleaned
 }
 
 /// Bytes as a program can take them: text where they are text, hex otherwise.
@@ -137,6 +157,12 @@ mod tests {
         for wrong in ["0", "0g", "+1", "ä0", "0 "] {
             assert_eq!(from_hex(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_would_obey_is_printed() {
+        assert_eq!(clean("a\x1b[2J\r\u{9b}31m\u{202e}b"), "a\\u{1b}[2J\\u{d}\\u{9b}31m\\u{202e}b");
+        assert_eq!(clean("zoë 漢字 🦆\n\tend"), "zoë 漢字 🦆\n\tend");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use merganser_client::{Client, Keyspace};
 use merganser_examples::{ensure_keyspace, local::LocalCluster};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const KEYS: usize = 60;
 
@@ -50,6 +51,39 @@ async fn what_was_acknowledged_outlives_kill_9() {
     let cluster = LocalCluster::start_in(executable(), directory.path(), 3).await.unwrap();
     let client = Client::connect(cluster.addresses()).await.unwrap();
     check(&client.keyspace("kept"), &acknowledged).await;
+    cluster.stop().await.unwrap();
+}
+
+/// Calls that were given up while a node stood still are many at once when the node goes on. They cost the calls of
+/// others on the same connection nothing.
+#[tokio::test]
+async fn calls_given_up_on_a_frozen_node_do_not_close_the_connection_that_others_share() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = LocalCluster::start_in(executable(), directory.path(), 3).await.unwrap();
+    let client = Client::connect(cluster.addresses()).await.unwrap();
+    ensure_keyspace(&client.admin(), "shared", "siblings").await.unwrap();
+    let address = cluster.nodes()[0].client.clone();
+    // One connection, and no second attempt that would hide what became of the first.
+    let once = Client::builder().timeout(Duration::from_secs(30)).attempts_max(1).follow_topology(false);
+    let shared = once.connect([address]).await.unwrap().keyspace("shared");
+    eventually("the node knows the keyspace", async || Ok(shared.get("k").await?)).await;
+
+    cluster.say("pause a").await.unwrap();
+    let puts = (0..20).map(|number| {
+        let shared = shared.clone();
+        tokio::spawn(async move { shared.put_blind(format!("put/{number}"), "kept").await })
+    });
+    let puts: Vec<_> = puts.collect();
+    let given_up = (0..200).map(|number| {
+        let shared = shared.clone();
+        async move { tokio::time::timeout(Duration::from_millis(100), shared.get(format!("{number}"))).await }
+    });
+    let given_up = futures::future::join_all(given_up).await;
+    assert!(given_up.iter().all(Result::is_err), "a frozen node answered");
+    cluster.say("resume a").await.unwrap();
+    for put in puts {
+        put.await.unwrap().unwrap();
+    }
     cluster.stop().await.unwrap();
 }
 

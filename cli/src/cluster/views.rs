@@ -210,7 +210,7 @@ pub(super) async fn hot(global: &Global, output: Output) -> Result<Exit> {
             vec![
                 node.to_owned(),
                 key.keyspace.clone(),
-                key.key.escape_ascii().to_string(),
+                crate::key::shown(&key.key),
                 format!("{:.0}", key.reads_per_second),
                 format!("{:.0}", key.writes_per_second),
                 format!("{:.1} %", key.share * 100.0),

@@ -8,6 +8,7 @@ mod state;
 
 use crate::{
     failure::{Exit, Failure},
+    key::KeyArgs,
     output::{Output, hex, size, table},
 };
 use anyhow::Result;
@@ -51,8 +52,8 @@ enum What {
     Key {
         /// The node's data directory.
         dir: PathBuf,
-        keyspace: String,
-        key: String,
+        #[command(flatten)]
+        at: KeyArgs,
     },
 }
 
@@ -69,8 +70,8 @@ pub(crate) fn run(args: InspectArgs, output: Output) -> Result<Exit> {
         What::Wal { file, entries } => inspect::log(&OsFs, file).map(|report| log(&report, *entries)),
         What::Sstable { file, entries } => inspect::table(&OsFs, file, *entries).map(sstable),
         What::Manifest { path } => return manifest(path, output),
-        What::Key { dir, keyspace, key } => {
-            let stored = state::storage_key(keyspace, key.as_bytes());
+        What::Key { dir, at } => {
+            let stored = state::storage_key(&at.keyspace, &at.key()?);
             inspect::key(&OsFs, dir, &stored).map(|report| sightings(&report))
         }
     };

@@ -27,7 +27,7 @@ pub(super) fn storage_key(keyspace: &str, key: &[u8]) -> Bytes {
 pub(super) fn name(stored: &[u8]) -> String {
     let stored = Bytes::copy_from_slice(stored);
     if let Some((keyspace, key)) = storage_key::parse_object(&stored) {
-        return format!("{:08x}/{}", keyspace.0, key.escape_ascii());
+        return format!("{:08x}/{}", keyspace.0, crate::key::shown(&key));
     }
     if stored == storage_key::identity() {
         return "(identity)".into();
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn storage_keys_are_named() {
-        assert!(name(&storage_key("carts", b"a\nb")).ends_with("/a\\nb"));
+        assert!(name(&storage_key("carts", b"a\nb")).ends_with("/--key-hex 610a62"));
         assert_eq!(name(&storage_key::identity()), "(identity)");
         assert_eq!(name(&storage_key::catalog()), "(catalog)");
         let module = name(&storage_key::module(PluginHash([7; 32])));

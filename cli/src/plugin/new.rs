@@ -69,7 +69,15 @@ const LATTICE: [File; 3] = files! {
 fn crate_name(text: &str) -> Result<String, String> {
     let starts = text.starts_with(|c: char| c.is_ascii_lowercase());
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    let is_built_in = merganser_plugin_host::built_in().iter().any(|plugin| plugin.name == text);
+    // Crates that the project itself depends on, or that every Rust program has.
+    let is_taken =
+        ["std", "core", "alloc", "test", "proc_macro", "sdk", "merganser-plugin-sdk"].contains(&text);
     match starts && text.len() <= 64 && text.chars().all(allowed) {
+        true if is_built_in => {
+            Err(format!("`{text}` is built in and could not be pushed; choose another name"))
+        }
+        true if is_taken => Err(format!("a crate of the project is called `{text}`; choose another name")),
         true => Ok(text.to_owned()),
         false => Err("a lower-case letter, then up to 63 of a-z, 0-9, `-` and `_`".into()),
     }

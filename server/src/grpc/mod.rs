@@ -79,6 +79,9 @@ pub(crate) fn server(config: &Config, shared: Shared, seed: [u8; 32]) -> (Router
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(config.limits.streams)
+        // Calls that were given up while the node stood still wait to be accepted all at once. The protocol library would
+        // take more than 20 of them for an attack and close the connection, with the calls of everybody who shares it.
+        .http2_max_pending_accept_reset_streams(Some(config.limits.streams as usize))
         .add_service(SizedKv::new(KvServer::new(kv)))
         .add_service(KeyspacesServer::new(KeyspacesService(shared.clone())))
         .add_service(PluginsServer::new(PluginsService::new(shared.clone(), module_bytes_max)))
