@@ -79,8 +79,6 @@ pub(crate) struct Write {
     pub(crate) outcome: Outcome,
     /// An answer that counted a stand-in.
     pub(crate) sloppy: bool,
-    /// It was sent more than once, or it is not known how often.
-    pub(crate) repeated: bool,
     /// A value that ends by itself so long after it was put.
     pub(crate) ttl: Option<Micros>,
 }

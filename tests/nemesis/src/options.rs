@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// The report as one JSON document on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+    /// What the clients do.
+    #[arg(long, value_enum, default_value = "mixed")]
+    pub(crate) load: Load,
     /// The `merganser` to run [default: beside this program, else on PATH].
     #[arg(long, value_name = "FILE")]
     pub(crate) merganser: Option<PathBuf>,
@@ -66,6 +69,16 @@ pub(crate) struct Options {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 everything holds · 1 something is violated · 2 wrong arguments · 3 could not run";
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Load {
+    /// All keyspaces, many keys.
+    Mixed,
+    /// A few counters and sets throughout, so that one node coordinates hundreds of operations of a key while it is
+    /// cut off.
+    Exact,
+}
 
 /// What a node's data is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -91,6 +91,7 @@ async fn course(options: &Options, seed: u64, cluster: &Arc<Cluster>) -> anyhow:
         clock,
         stop: Arc::clone(&stop),
         ids: AtomicU64::new(1),
+        load: options.load,
     });
     let refill = Arc::new(Refill::new(
         client.clone(),

@@ -14,17 +14,7 @@ fn dots(counters: &[u64]) -> Vec<Dot> {
 
 /// The write with this id is version 7:id; it takes ten microseconds.
 fn write(id: u64, act: Act, seen: &[u64], begin: Micros, outcome: Outcome) -> Write {
-    Write {
-        id,
-        act,
-        seen: dots(seen),
-        begin,
-        end: begin + 10,
-        outcome,
-        sloppy: false,
-        repeated: false,
-        ttl: None,
-    }
+    Write { id, act, seen: dots(seen), begin, end: begin + 10, outcome, sloppy: false, ttl: None }
 }
 
 fn put(id: u64, seen: &[u64], begin: Micros) -> Write {

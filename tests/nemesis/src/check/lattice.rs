@@ -77,12 +77,8 @@ pub(super) fn judge_counter(
         };
         history.writes.iter().map(amount).sum()
     };
-    // What was sent twice may have been applied on both sides of a cut. It counts once, unless 32 others followed there before the
-    // two met (docs/decisions/operations-once.md).
-    let possible = |until: Micros| {
-        let begun = |write: &Write| write.outcome != Outcome::Refused && write.begin < until;
-        sum(&begun) + sum(&|write| begun(write) && write.repeated)
-    };
+    // What was sent twice, and applied on both sides of a cut, counts once (docs/decisions/operations-once.md).
+    let possible = |until: Micros| sum(&|write| write.outcome != Outcome::Refused && write.begin < until);
     for read in &history.reads {
         let Saw::Count(count) = read.saw else { continue };
         let most = possible(read.end);

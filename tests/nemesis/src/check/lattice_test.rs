@@ -4,17 +4,7 @@ use super::{Findings, Kind, Rules};
 use crate::history::{Act, KeyHistory, Micros, Outcome, Read, Saw, Write};
 
 fn write(id: u64, act: Act, begin: Micros, outcome: Outcome) -> Write {
-    Write {
-        id,
-        act,
-        seen: Vec::new(),
-        begin,
-        end: begin + 10,
-        outcome,
-        sloppy: false,
-        repeated: false,
-        ttl: None,
-    }
+    Write { id, act, seen: Vec::new(), begin, end: begin + 10, outcome, sloppy: false, ttl: None }
 }
 
 const ACKED: Outcome = Outcome::Acked(None);
@@ -70,7 +60,4 @@ fn a_counter_counts_each_increment_once() {
     assert_eq!(read(50, 0), ["C8"]);
     assert_eq!(read(50, 1110), ["C9"]);
     assert_eq!(read(5, 0), [""; 0]);
-    let twice = [Write { repeated: true, ..write(1, Act::Increment(10), 0, ACKED) }];
-    let end = |count| judge(Kind::Counter, &twice, &[], Saw::Count(count));
-    assert_eq!((end(20), end(21)), (Vec::new(), vec!["C9".into()]), "what was sent twice may count twice");
 }

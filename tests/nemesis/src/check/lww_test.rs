@@ -13,7 +13,7 @@ fn dot(id: u64) -> Dot {
 fn write(id: u64, act: Act, seen: &[u64], begin: Micros) -> Write {
     let seen = seen.iter().map(|id| dot(*id)).collect();
     let outcome = Outcome::Acked(Some(dot(id)));
-    Write { id, act, seen, begin, end: begin + 10, outcome, sloppy: false, repeated: false, ttl: None }
+    Write { id, act, seen, begin, end: begin + 10, outcome, sloppy: false, ttl: None }
 }
 
 /// Its stamp is told beside it.

@@ -95,6 +95,7 @@ impl Cluster {
         };
         let network = network.or_else(|error| {
             rights.missing.push((Kind::Cut, format!("no cuts between nodes: {error:#}")));
+            rights.missing.push((Kind::Part, "nor between groups of them".to_owned()));
             Network::local(count)
         })?;
         rights.cut = network.can_cut();

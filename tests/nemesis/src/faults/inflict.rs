@@ -179,6 +179,17 @@ impl Nemesis {
                 self.quiet(fault.length).await;
                 self.cluster.network.heal(node)?;
             }
+            Deed::Part { minority } => {
+                let others: Vec<usize> =
+                    (0..self.cluster.len()).filter(|other| !minority.contains(other)).collect();
+                for member in minority {
+                    self.cluster.network.cut(*member, &others, network::Direction::Both)?;
+                }
+                self.quiet(fault.length).await;
+                for member in minority {
+                    self.cluster.network.heal(*member)?;
+                }
+            }
             Deed::FailedSync => self.fail_syncs(fault, entry).await?,
             Deed::FullDisk => self.fill(fault, entry).await?,
             Deed::LostDisk => {
@@ -405,6 +416,10 @@ fn describe(fault: &Fault) -> String {
                 network::Direction::Both => "is cut off from",
             };
             format!("{arrow} {} for {length}", peers.join(" and "))
+        }
+        Deed::Part { minority } => {
+            let names: Vec<String> = minority.iter().map(|member| network::name(*member)).collect();
+            format!("{} cut off from all others for {length}", names.join(" and "))
         }
         Deed::FailedSync => {
             format!("fsync and fdatasync fail with EIO; started again {length} after its death")

@@ -5,7 +5,7 @@
 //! is a plan, however the cluster behaves. Absent: doing it; that is `inflict`.
 //!
 //! The atlas stays within what N = 3 and W = 2 survive, beyond which a loss is no bug: one fault at
-//! a time and so one node at a time, and no disk is lost or rolled back before the last one that
+//! a time and so one node at a time (or a minority that goes on among itself), and no disk is lost or rolled back before the last one that
 //! was is whole again. What is repaired is still broken by others meanwhile.
 
 pub(crate) mod inflict;
@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Pause,
     /// Packets between a node and one or all peers are dropped, in one direction or both.
     Cut,
+    /// A minority of the nodes is cut off from the others, in both directions.
+    Part,
     /// Syncs fail with EIO; the process must die of it, and is restarted.
     FailedSync,
     /// No byte is free.
@@ -43,10 +45,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 9] = [
+    pub(crate) const ALL: [Kind; 10] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Cut,
+        Kind::Part,
         Kind::FailedSync,
         Kind::FullDisk,
         Kind::LostDisk,
@@ -61,6 +64,7 @@ impl Kind {
             Kind::Kill => "kill",
             Kind::Pause => "pause",
             Kind::Cut => "cut",
+            Kind::Part => "part",
             Kind::FailedSync => "failed-sync",
             Kind::FullDisk => "full-disk",
             Kind::LostDisk => "lost-disk",
@@ -78,7 +82,7 @@ impl Kind {
     fn possible(self, rights: &Rights) -> bool {
         match self {
             Kind::Kill | Kind::Pause | Kind::LostDisk | Kind::OldDisk | Kind::Rot => true,
-            Kind::Cut => rights.cut,
+            Kind::Cut | Kind::Part => rights.cut,
             Kind::FailedSync => rights.trace,
             Kind::FullDisk => rights.fill,
             Kind::Clock => rights.clock.is_some(),
@@ -103,6 +107,10 @@ pub(crate) enum Deed {
     Cut {
         peers: Vec<usize>,
         direction: Direction,
+    },
+    Part {
+        /// The victim among them.
+        minority: Vec<usize>,
     },
     FailedSync,
     FullDisk,
@@ -172,6 +180,14 @@ impl Plan {
                 let directions = [Direction::Inbound, Direction::Outbound, Direction::Both];
                 Deed::Cut { peers, direction: directions[dice.random_range(0..directions.len())] }
             }
+            Kind::Part => {
+                let mut others: Vec<usize> = (0..self.nodes).filter(|other| *other != node).collect();
+                others.shuffle(dice);
+                others.truncate((self.nodes - 1) / 2 - 1);
+                others.push(node);
+                others.sort_unstable();
+                Deed::Part { minority: others }
+            }
             Kind::Clock => {
                 let size = dice.random_range(100..=CLOCK_OFFSET_MS_MAX);
                 Deed::Clock { offset_ms: if dice.random() { size } else { -size } }
@@ -197,7 +213,7 @@ impl Iterator for Plan {
             // Some restarts are quicker than anybody notices.
             (Kind::Kill, _) => (0, 12_000),
             (Kind::Pause, _) => (500, 15_000),
-            (Kind::Cut | Kind::FullDisk, _) => (3_000, 25_000),
+            (Kind::Cut | Kind::Part | Kind::FullDisk, _) => (3_000, 25_000),
             (Kind::Clock, _) => (10_000, 25_000),
             (Kind::FailedSync | Kind::Rot, _) => (0, 5_000),
             (Kind::LostDisk | Kind::OldDisk, _) => (2_000, 12_000),
@@ -223,7 +239,7 @@ mod tests {
     #[test]
     fn each_round_has_each_kind_once_and_victims_are_nodes() {
         let plan: Vec<Fault> = Plan::new(1, Kind::ALL.to_vec(), 5, false).take(90).collect();
-        for round in plan.chunks(9) {
+        for round in plan.chunks(Kind::ALL.len()) {
             let mut kinds: Vec<Kind> = round.iter().map(|fault| fault.kind).collect();
             kinds.sort();
             assert_eq!(kinds, Kind::ALL);
@@ -232,6 +248,9 @@ mod tests {
             assert!(fault.node < 5);
             if let Deed::Cut { peers, .. } = &fault.deed {
                 assert!(!peers.is_empty() && !peers.contains(&fault.node), "{fault:?}");
+            }
+            if let Deed::Part { minority } = &fault.deed {
+                assert!(minority.len() == 2 && minority.contains(&fault.node), "{fault:?}");
             }
         }
     }

@@ -56,8 +56,7 @@ async fn write(shared: &Shared, client: &Client, key: &str) -> Option<(u64, Micr
     shared.measures.done(Op::Put, begin, end, written.as_ref().err());
     let outcome = outcome(&written);
     let sloppy = written.as_ref().is_ok_and(|written| written.acks.sloppy);
-    let write =
-        Write { id, act: Act::Put, seen: Vec::new(), begin, end, outcome, sloppy, repeated: true, ttl: None };
+    let write = Write { id, act: Act::Put, seen: Vec::new(), begin, end, outcome, sloppy, ttl: None };
     shared.history.write(CANARY.name, key, write);
     outcome.acked().then_some((id, end))
 }

@@ -3,7 +3,7 @@
 //! In: nothing. Out: their names and settings, made in a cluster that is up. Absent: what is done
 //! to their keys.
 
-use crate::check::Kind;
+use crate::{check::Kind, options::Load};
 use anyhow::{Context as _, bail};
 use merganser_client::{Client, Error, proto::KeyspaceSettings};
 use std::time::Duration;
@@ -20,6 +20,17 @@ pub(crate) struct Space {
     pub(crate) hot_keys: u32,
     /// Its values end by themselves after 5 to 40 seconds.
     pub(crate) fleeting: bool,
+}
+
+impl Space {
+    /// How much it gets of that load.
+    pub(crate) fn weight_in(&self, load: Load) -> u32 {
+        match (load, self.kind) {
+            (Load::Exact, Kind::Set | Kind::Counter) => 1,
+            (Load::Exact, _) => 0,
+            (Load::Mixed, _) => self.weight,
+        }
+    }
 }
 
 /// All of them. Sets have no hot keys: they would grow without end.

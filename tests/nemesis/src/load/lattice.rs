@@ -2,6 +2,7 @@
 
 use super::{Intent, Worker, keyspaces::Space};
 use crate::history::{Act, Saw};
+use crate::options::Load;
 use merganser_client::Error;
 use rand::Rng;
 
@@ -10,12 +11,14 @@ impl Worker {
     pub(super) async fn set(&mut self, space: &'static Space, key: &str) -> u64 {
         let keys = self.keys(space, None);
         let id = self.id();
+        // Sets that are used throughout do not grow without end.
+        let adds = if self.shared.load == Load::Exact { 40..68 } else { 40..90 };
         match self.dice.random_range(0..100) {
             0..40 => {
                 self.read(space, key).await;
                 1
             }
-            40..90 => {
+            drawn if adds.contains(&drawn) => {
                 let op = format!("{{\"add\":\"{id:016x}\"}}");
                 let intent = Intent::new(id, Act::Add, Vec::new());
                 self.write(space, key, intent, keys.apply(key, op)).await;

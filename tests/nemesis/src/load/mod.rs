@@ -18,6 +18,7 @@ use crate::{
     check::Kind,
     history::{Act, Clock, History, Micros, Outcome, Read, Saw, Write, versions},
     measure::{Measures, Op},
+    options::Load,
 };
 use keyspaces::{SPACES, Space};
 use merganser_client::{Client, Context, Dot, Error, Keyspace, Quorum, State, Written};
@@ -35,6 +36,8 @@ use tokio::time::sleep;
 const EPOCH: Duration = Duration::from_secs(30);
 /// Keys of a keyspace in that time.
 const EPOCH_KEYS: u32 = 24;
+/// Keys of a keyspace whose operations are counted one by one.
+const EXACT_KEYS: u32 = 3;
 
 /// What all clients share.
 pub(crate) struct Shared {
@@ -43,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) ids: AtomicU64,
+    pub(crate) load: Load,
 }
 
 /// What one read of a key told.
@@ -113,9 +117,10 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client, seed: u64, every: D
 impl Worker {
     /// One thing that a client wants; returns how many requests it took.
     async fn step(&mut self) -> u64 {
-        let whole: u32 = SPACES.iter().map(|space| space.weight).sum();
+        let load = self.shared.load;
+        let whole: u32 = SPACES.iter().map(|space| space.weight_in(load)).sum();
         let mut drawn = self.dice.random_range(0..whole);
-        let space = SPACES.iter().find(|space| match drawn.checked_sub(space.weight) {
+        let space = SPACES.iter().find(|space| match drawn.checked_sub(space.weight_in(load)) {
             None => true,
             Some(rest) => {
                 drawn = rest;
@@ -132,6 +137,9 @@ impl Worker {
     }
 
     fn key(&mut self, space: &Space) -> String {
+        if self.shared.load == Load::Exact {
+            return format!("exact-{}", self.dice.random_range(0..EXACT_KEYS));
+        }
         if space.hot_keys > 0 && self.dice.random_bool(0.25) {
             return format!("hot-{}", self.dice.random_range(0..space.hot_keys));
         }
@@ -188,8 +196,7 @@ impl Worker {
         self.shared.measures.done(op, begin, end, written.as_ref().err());
         let outcome = outcome(&written);
         let sloppy = written.as_ref().is_ok_and(|written| written.acks.sloppy);
-        let repeated = written.as_ref().map_or(true, |written| written.attempts != Some(1));
-        let write = Write { id, act, seen, begin, end, outcome, sloppy, repeated, ttl };
+        let write = Write { id, act, seen, begin, end, outcome, sloppy, ttl };
         self.shared.history.write(space.name, key, write);
         written.ok()
     }

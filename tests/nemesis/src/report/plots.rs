@@ -50,6 +50,7 @@ pub(super) fn fault_color(kind: &str) -> RGBColor {
         Some(Kind::Kill) => RGBColor(214, 39, 40),
         Some(Kind::Pause) => RGBColor(148, 103, 189),
         Some(Kind::Cut) => RGBColor(31, 119, 180),
+        Some(Kind::Part) => RGBColor(0, 70, 120),
         Some(Kind::FailedSync) => RGBColor(140, 86, 75),
         Some(Kind::FullDisk) => RGBColor(227, 119, 194),
         Some(Kind::LostDisk) => RGBColor(255, 127, 14),
