@@ -45,6 +45,7 @@ fn assert_covered(sum: &Summary) {
     let mut missing: Vec<String> = FaultKind::ALL.iter().map(|kind| format!("fault {kind:?}")).collect();
     let others = [
         "acknowledged before a sync",
+        "another's disk refused",
         "acknowledgement verified after a power loss",
         "clean shutdown",
         "died of its disk",

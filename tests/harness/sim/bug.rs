@@ -13,6 +13,8 @@ pub enum Bug {
     /// The shell serves before the removal of the clean marker is synced, so that after a crash the
     /// marker is back and its counter is issued again.
     MarkerNotSynced,
+    /// The shell starts on a disk whose identity names another node.
+    AnothersDiskStarts,
     /// The shell tells core that a write is done when it is in the log but not synced.
     WriteDoneBeforeSync,
 }
@@ -20,7 +22,7 @@ pub enum Bug {
 impl Bug {
     /// All of them.
     pub fn all() -> Vec<Bug> {
-        let shell = [Bug::MarkerNotSynced, Bug::WriteDoneBeforeSync];
+        let shell = [Bug::MarkerNotSynced, Bug::WriteDoneBeforeSync, Bug::AnothersDiskStarts];
         Mutant::ALL.into_iter().map(Bug::Core).chain(shell).collect()
     }
 
@@ -37,6 +39,7 @@ impl std::fmt::Debug for Bug {
             Bug::Core(mutant) => write!(f, "{mutant:?}"),
             Bug::MarkerNotSynced => f.write_str("MarkerNotSynced"),
             Bug::WriteDoneBeforeSync => f.write_str("WriteDoneBeforeSync"),
+            Bug::AnothersDiskStarts => f.write_str("AnothersDiskStarts"),
         }
     }
 }

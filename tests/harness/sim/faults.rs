@@ -57,11 +57,14 @@ pub enum FaultKind {
     BitRot,
     /// All replicas of a key are cut off from all other nodes: on the other side stand-ins coordinate.
     ReplicasAway,
+    /// A machine is started on a copy of another member's disk. It must refuse; then it gets an empty one. Under the
+    /// same rule as a lost disk.
+    AnothersDisk,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 21] = [
+    pub const ALL: [FaultKind; 22] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::Blackout,
@@ -83,6 +86,7 @@ impl FaultKind {
         FaultKind::RolledBackDisk,
         FaultKind::BitRot,
         FaultKind::ReplicasAway,
+        FaultKind::AnothersDisk,
     ];
 
     /// Its bit in `Options::faults`.
@@ -240,6 +244,17 @@ impl World {
                 self.strike(kind, node, lasts);
                 self.die(node, "KI", None);
                 self.machines[node].replace_disk(SimFs::new(), false);
+                self.history.losses.disk_lost(self.now_us, node);
+                self.schedule(lasts, Due::Undo(Undo::Restart { node }));
+            }
+            FaultKind::AnothersDisk if up && self.may_stop() && self.may_lose_a_disk() => {
+                self.strike(kind, node, peer as u64);
+                self.die(node, "KI", None);
+                let seed = self.fault_dice.next();
+                let copy = self.machines[peer].fs.crash_image(seed);
+                copy.heal();
+                self.machines[node].replace_disk(copy, false);
+                self.machines[node].is_anothers_disk = true;
                 self.history.losses.disk_lost(self.now_us, node);
                 self.schedule(lasts, Due::Undo(Undo::Restart { node }));
             }

@@ -48,6 +48,8 @@ pub(super) struct Machine {
     pub(super) old_disk: Option<SimFs>,
     /// Its disk is an old copy: it has to notice, or to do no harm.
     pub(super) is_rolled_back: bool,
+    /// Its disk is a copy of another machine's: it must not start.
+    pub(super) is_anothers_disk: bool,
     /// Bits of its disk have changed by themselves, or may have.
     pub(super) rot: Option<Rot>,
     /// What storage said is on its disk.
@@ -152,6 +154,7 @@ impl Machine {
             tripwire: None,
             old_disk: None,
             is_rolled_back: false,
+            is_anothers_disk: false,
             rot: None,
             promises: Promises::default(),
             last_actor: None,
@@ -202,7 +205,13 @@ impl Machine {
         })?;
         let read = |key: Bytes| db.get(&key).map_err(|error| damaged("read", &error));
         let identity = read(storage_key::identity())?.map(|record| to_core(&record));
-        let owner = boot::Owner { cluster: "sim".into(), node: self.name.clone() };
+        let mut owner = boot::Owner { cluster: "sim".into(), node: self.name.clone() };
+        if let (Some(Bug::AnothersDiskStarts), Some(record)) = (options.bug, &identity)
+            && let Err(boot::NotThisNodes::Owner(whose)) =
+                boot::begin(Some(record), &owner, fresh.actor, fresh.disk)
+        {
+            owner = whose;
+        }
         let (mut identity, renewed) = boot::begin(identity.as_ref(), &owner, fresh.actor, fresh.disk)
             .map_err(|error| damaged("identity", &error))?;
         if options.bug == Some(Bug::Core(Mutant::StableActor))
@@ -248,7 +257,7 @@ impl Machine {
         assert!(self.process.is_none(), "nobody uses the disk");
         self.fs = disk;
         self.promises = Promises::default();
-        (self.is_rolled_back, self.rot) = (is_rolled_back, None);
+        (self.is_rolled_back, self.is_anothers_disk, self.rot) = (is_rolled_back, false, None);
     }
 
     /// C12, of a running process.

@@ -109,6 +109,9 @@ fn at_home(bug: Bug, drawn: Options) -> Options {
         options.straggler_permille = options.straggler_permille.max(60);
         options.duplicate_permille = options.duplicate_permille.max(200);
     }
+    if bug == Bug::AnothersDiskStarts {
+        options.faults |= FaultKind::AnothersDisk.bit();
+    }
     if bug == Bug::Core(Mutant::ExciseBeforeRefill) {
         options.faults |= FaultKind::BitRot.bit();
     }

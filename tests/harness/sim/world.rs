@@ -317,6 +317,9 @@ impl World {
             format!("{name} [{boots}] {booted:?}")
         });
         match booted {
+            Ok(()) if self.machines[node].is_anothers_disk && self.options.bug.is_none() => {
+                Err(Violation { property: "C12", text: format!("{name} starts on another's disk") })
+            }
             Ok(()) => {
                 self.count("boot");
                 self.falls_silent(node, true);
@@ -338,6 +341,10 @@ impl World {
                 let later = self.dice.between(1_000, 50_000);
                 self.schedule(later, Due::Undo(Undo::Restart { node }));
                 Ok(())
+            }
+            Err(BootFailure::Damaged(_)) if self.machines[node].is_anothers_disk => {
+                self.count("another's disk refused");
+                self.rejoin_empty(node)
             }
             Err(BootFailure::Damaged(_)) if self.machines[node].rot.is_some() => {
                 self.count("too rotten to start");
