@@ -134,7 +134,7 @@ fn counters_add_up_and_maps_settle_field_by_field() {
 #[test]
 fn what_is_no_state_is_rejected_and_never_traps() {
     let poisons: [&[u8]; 4] =
-        [b"\xff", b"MOS1\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x85\x6f\x4a\x83garbage", b"MPN2"];
+        [b"\xff", b"MOS2\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x85\x6f\x4a\x83garbage", b"MPN9"];
     for plugin in built_in().iter().filter(|plugin| plugin.name != "lww" && plugin.name != "mv-register") {
         for poison in poisons {
             let call = Call::Validate { key: KeyInfo::default(), value: Bytes::from_static(poison) };
@@ -142,7 +142,7 @@ fn what_is_no_state_is_rejected_and_never_traps() {
             assert!(matches!(answer, Ok(Answer::Rejected { .. })), "{}: {answer:?}", plugin.name);
         }
     }
-    let call = Call::Validate { key: KeyInfo::default(), value: Bytes::from_static(b"MPN2") };
+    let call = Call::Validate { key: KeyInfo::default(), value: Bytes::from_static(b"MPN9") };
     let answer = HOST.call(&plugin("pn-counter"), call).0.unwrap();
     assert!(matches!(answer, Answer::Rejected { kind: RejectionKind::UnsupportedVersion, .. }), "{answer:?}");
 }

@@ -110,7 +110,7 @@ fn a_trap_on_one_value_is_found_and_shrunk_to_it() {
 #[test]
 fn recorded_conflicts_and_samples_are_tried_and_rejected_ones_named() {
     let corpus = Corpus {
-        values: vec!["MPN1\0".into(), "not a counter".into()],
+        values: vec!["MPN2\0\0\0".into(), "not a counter".into()],
         operations: vec!["+1".into(), "no number".into()],
         ..Corpus::default()
     };

@@ -1,6 +1,6 @@
 //! Small conveniences on the types of the contract.
 
-use crate::{Content, Dot, Kept, Rejection, RejectionKind, Sibling, Verdict};
+use crate::{Content, Dot, Kept, Operation, Rejection, RejectionKind, Sibling, Span, Verdict};
 
 impl Sibling {
     /// The bytes; none for a tombstone.
@@ -14,6 +14,14 @@ impl Sibling {
     /// When it was written, as a number that compares as the stamps do; equal ones are told apart by the last dot.
     pub fn order(&self) -> (u64, u32, Option<(u64, u64)>) {
         (self.at.millis, self.at.logical, self.dots.iter().map(Dot::order).max())
+    }
+}
+
+impl Operation {
+    /// Whether the client had seen the write with this dot. A client that sent no context means what its coordinator holds.
+    pub fn saw(&self, (actor, counter): (u64, u64)) -> bool {
+        let covers = |span: &Span| span.actor == actor && span.after < counter && counter <= span.upto;
+        self.seen.as_ref().is_none_or(|seen| seen.iter().any(covers))
     }
 }
 

@@ -25,6 +25,12 @@ impl Writer {
         self.0.push(number as u8);
     }
 
+    /// How far it is from one number to another, in either direction.
+    pub(crate) fn distance(&mut self, from: u64, to: u64) {
+        let distance = i128::from(to) - i128::from(from);
+        self.number((distance.unsigned_abs() << 1) - u128::from(distance < 0));
+    }
+
     /// A byte string.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u128);
@@ -77,6 +83,15 @@ impl<'a> Reader<'a> {
     /// A 64-bit number.
     pub fn number64(&mut self) -> Result<u64, Rejection> {
         Ok(self.number(u128::from(u64::MAX))? as u64)
+    }
+
+    /// A number up to `max`, by its distance from another.
+    pub(crate) fn from(&mut self, from: u64, max: u64) -> Result<u64, Rejection> {
+        let distance = self.number(u128::from(u64::MAX) << 1)?;
+        let size = i128::try_from(distance.div_ceil(2)).unwrap_or(i128::MAX);
+        let to = i128::from(from) + if distance % 2 == 1 { -size } else { size };
+        let to = u64::try_from(to).ok().filter(|to| *to <= max);
+        to.ok_or_else(|| Rejection::malformed("a number is out of range"))
     }
 
     /// How many items follow, each of which takes at least one byte.

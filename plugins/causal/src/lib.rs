@@ -5,6 +5,9 @@
 
 mod codec;
 mod history;
+mod ids;
+mod spans;
 
 pub use codec::{Reader, Writer};
-pub use history::{History, Outcome, Tally, WINDOW};
+pub use history::{History, IDS_MAX, Outcome, Tally};
+pub use ids::{OpId, RETENTION_MS};
