@@ -205,6 +205,7 @@ impl Load {
             timeout_ms: PATIENCE_MS,
             ttl_ms: 0,
             until: None,
+            retry_of_ms_ago: 0,
         };
         match self.caller(record).call(Request::Put(put)).await? {
             Outcome::Write(reply) => {

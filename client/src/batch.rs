@@ -106,6 +106,7 @@ impl Keyspace {
     pub async fn batch_write(&self, writes: impl IntoIterator<Item = Write>) -> Vec<Result<Written, Error>> {
         let requests: Vec<_> = writes.into_iter().map(|write| self.write_request(write)).collect();
         let sent: Vec<Option<Request>> = requests.iter().map(|request| request.clone().ok()).collect();
+        let began = Instant::now();
         let outcomes = self.batch(requests).await.into_iter().zip(sent);
         outcomes
             .map(|(outcome, request)| match (outcome, request) {
@@ -113,7 +114,7 @@ impl Keyspace {
                 (Ok(_), _) => Err(Error::protocol("another kind of reply than a write's")),
                 (Err(Error::Uncertain(mut facts)), Some(request)) => {
                     let (client, timeout) = (self.client().clone(), self.timeout());
-                    facts.pending = Some(PendingWrite { client, request, timeout });
+                    facts.pending = Some(PendingWrite { client, request, timeout, sent_before: Some(began) });
                     Err(Error::Uncertain(facts))
                 }
                 (Err(error), _) => Err(error),
@@ -208,7 +209,11 @@ impl Keyspace {
             return Err(first);
         }
         let key = key_of(Some(request));
-        match self.client().request((self.name(), &key), remaining, request).await {
+        match self
+            .client()
+            .request_again((self.name(), &key), remaining, request, deadline - self.timeout())
+            .await
+        {
             Ok(outcome) => Ok(outcome),
             Err(error) if matches!(request, Request::Get(_)) => Err(error),
             Err(error) => {

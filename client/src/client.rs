@@ -24,7 +24,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,10 @@ pub(crate) struct Inner {
     links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
     topology: RwLock<Arc<Topology>>,
     random: Mutex<StdRng>,
+    /// The first half of this client's request ids …
+    session: u64,
+    /// … and the last one's second half.
+    sequence: AtomicU64,
     hedge: Hedge,
     follower: Mutex<Option<AbortHandle>>,
 }
@@ -83,7 +87,8 @@ pub(crate) enum Repeat {
 impl Client {
     /// Connects; at least one seed.
     pub(crate) async fn start(settings: Settings, seeds: Vec<Arc<str>>) -> Result<Client, Error> {
-        let random = settings.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+        let mut random = settings.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+        let session = random.random();
         let inner = Inner {
             hedge: Hedge::new(settings.hedge_after),
             settings,
@@ -91,6 +96,8 @@ impl Client {
             links: Mutex::default(),
             topology: RwLock::new(Arc::new(Topology::empty())),
             random: Mutex::new(random),
+            session,
+            sequence: AtomicU64::new(0),
             follower: Mutex::default(),
         };
         let client = Client { inner: Arc::new(inner) };
@@ -135,7 +142,18 @@ impl Client {
         timeout: Duration,
         request: &Request,
     ) -> Result<Outcome, Error> {
-        self.request_counted(target, timeout, request, &AtomicU32::new(0)).await
+        self.request_counted(target, timeout, request, &AtomicU32::new(0), None).await
+    }
+
+    /// A request that was sent before, at that moment, in another way.
+    pub(crate) async fn request_again(
+        &self,
+        target: Target<'_>,
+        timeout: Duration,
+        request: &Request,
+        sent_before: Instant,
+    ) -> Result<Outcome, Error> {
+        self.request_counted(target, timeout, request, &AtomicU32::new(0), Some(sent_before)).await
     }
 
     /// As [`Client::request`]; counts how often it is sent.
@@ -145,15 +163,20 @@ impl Client {
         timeout: Duration,
         request: &Request,
         attempts: &AtomicU32,
+        sent_before: Option<Instant>,
     ) -> Result<Outcome, Error> {
         let repeat = match request {
             Request::Get(_) | Request::Query(_) => Repeat::Read,
             Request::Put(_) | Request::Delete(_) | Request::Apply(_) => Repeat::Write,
         };
         let times = Times { whole: timeout, attempt: self.inner.settings.attempt_timeout, hedged: true };
+        let began = Instant::now();
         self.ask(Some(target), times, repeat, |link, limit| {
-            let request = with_timeout(request.clone(), limit);
-            attempts.fetch_add(1, Ordering::Relaxed);
+            let mut request = with_timeout(request.clone(), limit);
+            let is_first = attempts.fetch_add(1, Ordering::Relaxed) == 0;
+            if let Some(first) = sent_before.or((!is_first).then_some(began)) {
+                tell_of_first_attempt(&mut request, first.elapsed());
+            }
             async move { link.call(request, limit).await }
         })
         .await
@@ -288,8 +311,10 @@ impl Client {
         outcome
     }
 
+    /// Of a session and a sequence: types remember whole runs of them in little room.
     pub(crate) fn request_id(&self) -> [u8; 16] {
-        self.inner.random.lock().random()
+        let sequence = self.inner.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        (u128::from(self.inner.session) << 64 | u128::from(sequence)).to_be_bytes()
     }
 }
 
@@ -322,6 +347,16 @@ pub(crate) fn with_timeout(mut request: Request, limit: Duration) -> Request {
         Request::Query(query) => query.timeout_ms = limit_ms,
     }
     request
+}
+
+/// A retry says how long ago it was first sent, so that a register's write counts as of then.
+fn tell_of_first_attempt(request: &mut Request, ago: Duration) {
+    let ago_ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX).max(1);
+    match request {
+        Request::Put(put) => put.retry_of_ms_ago = ago_ms,
+        Request::Delete(delete) => delete.retry_of_ms_ago = ago_ms,
+        Request::Apply(_) | Request::Get(_) | Request::Query(_) => {}
+    }
 }
 
 impl Inner {
@@ -386,6 +421,8 @@ pub(crate) struct PendingWrite {
     pub(crate) client: Client,
     pub(crate) request: Request,
     pub(crate) timeout: Duration,
+    /// When it was first sent; None: not yet.
+    pub(crate) sent_before: Option<Instant>,
 }
 
 impl PendingWrite {
@@ -401,13 +438,15 @@ impl PendingWrite {
         check_key(key)?;
         let attempts = AtomicU32::new(0);
         let target = (keyspace.as_str(), key.as_ref());
-        match self.client.request_counted(target, self.timeout, &self.request, &attempts).await {
+        let began = self.sent_before.unwrap_or_else(Instant::now);
+        let sent_before = self.sent_before;
+        match self.client.request_counted(target, self.timeout, &self.request, &attempts, sent_before).await {
             Ok(Outcome::Write(reply)) => {
                 Ok(Written::from_wire(reply, Some(attempts.load(Ordering::Relaxed))))
             }
             Ok(_) => Err(Error::protocol("another kind of reply than the request's")),
             Err(Error::Uncertain(mut facts)) => {
-                facts.pending = Some(self.clone());
+                facts.pending = Some(PendingWrite { sent_before: Some(began), ..self.clone() });
                 Err(Error::Uncertain(facts))
             }
             Err(error) => Err(error),

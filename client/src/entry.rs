@@ -239,7 +239,7 @@ impl Entry {
     }
 
     /// Tries the last write again if it ended in [`Error::Uncertain`]: as the same write, so that
-    /// it takes effect at most once. None if there is no such write.
+    /// a node that knows of it does not do it again. None if there is no such write.
     pub async fn retry(&mut self) -> Option<Result<Written, Error>> {
         let (uncertain, value) = self.uncertain.clone()?;
         let written = uncertain.retry().await;

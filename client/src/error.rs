@@ -90,6 +90,8 @@ pub enum Error {
     /// Nothing was changed: the write came to the node when it was already given up, or by the time of an earlier
     /// boot of it.
     Late,
+    /// Nothing was changed: another request of this key came with the same id.
+    RequestIdReused,
     /// The request makes no sense.
     InvalidArgument {
         /// Which field.
@@ -147,8 +149,9 @@ pub struct Uncertain {
 }
 
 impl Uncertain {
-    /// Tries once more, for another full timeout, with the same request id: whatever became of
-    /// the earlier attempts, the write takes effect at most once.
+    /// Tries once more, for another full timeout, with the same request id. Where a node knows what became of an earlier
+    /// attempt, the write has no second effect (see `request_id` in `kv.proto` for how long that is so, and where not); in an
+    /// `lww` keyspace it counts as of the first attempt.
     pub async fn retry(&self) -> Result<Written, Error> {
         match &self.pending {
             Some(pending) => pending.send().await,
@@ -173,6 +176,7 @@ impl Error {
             Error::Overloaded { .. } => "overloaded",
             Error::KeyTooHot { .. } => "key_too_hot",
             Error::Late => "late",
+            Error::RequestIdReused => "request_id_reused",
             Error::InvalidArgument { .. } => "invalid_argument",
             Error::Unresolved { .. } => "unresolved",
             Error::ClockSkew { .. } => "clock_skew",
@@ -223,6 +227,9 @@ impl Error {
             Error::KeyTooHot { retry_after } => {
                 format!("too many ask for this key; the node asks for {} ms", retry_after.as_millis())
             }
+            Error::RequestIdReused => {
+                "the request id was used for another request of this key; nothing was changed".into()
+            }
             Error::Late => "the write reached the node too late; nothing was changed".into(),
             Error::InvalidArgument { field, reason } => format!("`{field}`: {reason}"),
             Error::Unresolved { reason } => format!("siblings are unresolved: {reason}"),
@@ -242,7 +249,9 @@ impl Error {
         match self {
             Error::Unavailable { .. } => "check that a node runs at that address, or name others",
             Error::NotEnoughReplicas { .. } => "wait for nodes to come back, or ask for a smaller quorum",
-            Error::Uncertain(_) => "read the key, or retry the same write: it never takes effect twice",
+            Error::Uncertain(_) => {
+                "read the key, or retry the same write: a node that knows of it does not do it again"
+            }
             Error::SiblingLimit { .. } => "get the key, settle its siblings, and put with that context",
             Error::TooLarge { what, .. } => match what.as_str() {
                 "key" => "choose a shorter key",
@@ -260,6 +269,9 @@ impl Error {
             }
             Error::Overloaded { .. } => "try again later, or send less at once",
             Error::KeyTooHot { .. } => "ask for it less often, or raise the keyspace's key_rate_max",
+            Error::RequestIdReused => {
+                "draw a new id for each request, and repeat it with each retry of that request"
+            }
             Error::Late => "try again; if it stays, the network or the node holds requests back for seconds",
             Error::InvalidArgument { .. } => "change the request; it will not succeed as it is",
             Error::Unresolved { .. } => "get the siblings and put one value with their context",
@@ -331,6 +343,7 @@ impl Error {
                 Error::KeyTooHot { retry_after: Duration::from_millis(d.retry_after_ms.into()) }
             }
             Detail::Late(_) => Error::Late,
+            Detail::RequestIdReused(_) => Error::RequestIdReused,
             Detail::InvalidArgument(d) => Error::InvalidArgument { field: d.field, reason: d.reason },
             Detail::Unresolved(d) => Error::Unresolved { reason: d.reason },
             Detail::ClockSkew(d) => Error::ClockSkew { ahead: Duration::from_millis(d.ahead_ms) },

@@ -282,7 +282,9 @@ impl Keyspace {
     }
 
     pub(crate) async fn send(&self, request: Request) -> Result<Written, Error> {
-        PendingWrite { client: self.client.clone(), request, timeout: self.timeout }.send().await
+        PendingWrite { client: self.client.clone(), request, timeout: self.timeout, sent_before: None }
+            .send()
+            .await
     }
 
     pub(crate) fn put_request(
@@ -305,6 +307,7 @@ impl Keyspace {
             timeout_ms: 0,
             ttl_ms: self.ttl.map_or(0, |ttl| (ttl.as_millis() as u64).max(1)),
             until: None,
+            retry_of_ms_ago: 0,
         })
     }
 
@@ -318,6 +321,7 @@ impl Keyspace {
             request_id: self.request_id(),
             timeout_ms: 0,
             until: None,
+            retry_of_ms_ago: 0,
         }
     }
 

@@ -4,7 +4,7 @@
 //! the next node after a pause. Three rules:
 //!
 //! 1. Only what another attempt may cure is tried again.
-//! 2. All attempts of one write carry one request id, so that none has a second effect. After
+//! 2. All attempts of one write carry one request id, so that a node that knows of one does not do it again. After
 //!    `Uncertain` the same node is asked first: it knows the write by its id.
 //! 3. An attempt of unknown fate is never forgotten: whatever fails afterwards, the outcome of the
 //!    write is uncertain ([`Fate`]).

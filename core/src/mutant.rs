@@ -71,6 +71,8 @@ pub enum Mutant {
     ExciseBeforeRefill,
     /// A request that lay somewhere until whoever asked had given it up is carried out.
     LateRequestIsDone,
+    /// A request that was carried out, and whose version was replaced since, is carried out once more where its coordinator's own memory does not know it.
+    RetryElsewhereTakesEffect,
 }
 
 impl Mutant {

@@ -61,6 +61,8 @@ pub struct Request {
     pub timeout_ms: Option<u64>,
     /// By the time of the node that it is sent to: from then on nobody waits for it. Absent: never.
     pub until: Option<Moment>,
+    /// Of a write that was sent before: how long ago that was first. A register's write is stamped as of then.
+    pub retry_of_ms_ago: Option<u64>,
     /// What to do.
     pub operation: Operation,
 }
@@ -347,6 +349,11 @@ pub enum Problem {
         /// When to come back.
         retry_after_ms: u32,
     },
+    /// Another request came with this id, for this key; nothing was done.
+    #[error(
+        "the request id was used for another request of this key; nothing was done; draw a new id for each request"
+    )]
+    RequestIdReused,
     /// Whoever asked has given it up, or would have by the time of an earlier boot; nothing was done.
     #[error(
         "the write came too late, its sender waits no more; nothing was done; ask for this node's time and send it anew"

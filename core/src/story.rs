@@ -321,7 +321,16 @@ impl Cluster {
         self.next_ticket += 1;
         let (keyspace, key) = ("k".to_owned(), Bytes::from_static(b"key"));
         let sloppiness = Sloppiness::Keyspace;
-        let request = Request { keyspace, key, level, sloppiness, timeout_ms: None, until: None, operation };
+        let request = Request {
+            keyspace,
+            key,
+            level,
+            sloppiness,
+            timeout_ms: None,
+            until: None,
+            retry_of_ms_ago: None,
+            operation,
+        };
         self.queue.push_back((node, Event::Client { ticket, request }));
         self.run();
         if !self.outcomes.contains_key(&ticket) {

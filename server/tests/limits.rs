@@ -42,8 +42,8 @@ async fn each_limit_that_a_put_breaks_is_a_typed_problem_and_nothing_is_stored()
     assert!(
         matches!(detail, Detail::TooLarge(large) if large.what == "request" && large.limit_bytes == 2 << 20)
     );
-    let long = PutRequest { blind: false, context: vec![1; 4097].into(), ..put(b"a", "v") };
-    assert_eq!(refused(long).await, too_large("context", 4097, 4096));
+    let long = PutRequest { blind: false, context: vec![1; (64 << 10) + 1].into(), ..put(b"a", "v") };
+    assert_eq!(refused(long).await, too_large("context", (64 << 10) + 1, 64 << 10));
 
     let unsaid = PutRequest { blind: false, ..put(b"a", "v") };
     assert!(matches!(refused(unsaid).await, (Code::FailedPrecondition, Detail::ContextRequired(_))));

@@ -28,6 +28,7 @@ impl Cluster {
             sloppiness: crate::request::Sloppiness::Keyspace,
             timeout_ms: None,
             until: None,
+            retry_of_ms_ago: None,
             operation: Operation::Put {
                 value: Bytes::copy_from_slice(value.as_bytes()),
                 content_type: None,

@@ -97,7 +97,7 @@ impl Reading {
 impl Node {
     /// A checked read, at a primary of its key.
     pub(super) fn begin_read(&mut self, now: Millis, admitted: Admitted, goal: Goal, effects: &mut Effects) {
-        let Admitted { origin, target, needed, sloppy, deadline, primaries } = admitted;
+        let Admitted { origin, target, needed, sloppy, deadline, primaries, .. } = admitted;
         let kind = target.entry.settings.policy.kind();
         if matches!(goal, Goal::Query(_)) && kind != Kind::Lattice {
             let reason = "queries need a lattice keyspace with a replicated type".to_owned();

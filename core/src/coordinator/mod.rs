@@ -60,6 +60,8 @@ pub(crate) struct Admitted {
     deadline: Millis,
     /// Those of the key; this node is one of them, or stands in.
     primaries: Vec<NodeId>,
+    /// Of a retry: how long ago the first attempt was sent.
+    retry_of_ms_ago: Option<u64>,
 }
 
 /// A request that another node coordinates.
@@ -132,7 +134,8 @@ impl Node {
             self.counters.too_hot += 1;
             return self.refuse(origin, problem, effects);
         }
-        let admitted = Admitted { origin, target, needed, sloppy, deadline, primaries };
+        let retry_of_ms_ago = request.retry_of_ms_ago;
+        let admitted = Admitted { origin, target, needed, sloppy, deadline, primaries, retry_of_ms_ago };
         match request.operation {
             Operation::Get { want } => self.begin_read(now, admitted, get::Goal::Get(want), effects),
             Operation::Query { path } => self.begin_read(now, admitted, get::Goal::Query(path), effects),

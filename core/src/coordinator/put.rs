@@ -26,11 +26,14 @@ use crate::ring::Token;
 use crate::target::Target;
 use crate::version::context::SPANS_MAX;
 use crate::version::{
-    Context, DotSet, KeyState, Kind, Receipt, Register, Stamp, codec, squeezed, too_far_ahead,
+    Content, Context, DotSet, KeyState, Kind, Receipt, Register, Stamp, Version, codec, squeezed,
+    too_far_ahead,
 };
 use bytes::Bytes;
 
 mod change;
+#[cfg(test)]
+mod retry_test;
 
 use change::version_of;
 
@@ -44,6 +47,10 @@ pub(crate) struct Writing {
     /// The state that it is in is on its way.
     pub(super) replication: Option<OpId>,
     request_id: Option<RequestId>,
+    /// Of its change, to tell a retry from another request with the same id.
+    fingerprint: u64,
+    /// Of a retry: how long ago the first attempt was sent.
+    retry_of_ms_ago: Option<u64>,
     /// What the client had seen; None: blind.
     context: Option<Context>,
     change: Option<Change>,
@@ -88,6 +95,43 @@ pub(crate) struct Issued {
     pub(super) stamp: Stamp,
 }
 
+/// So much of each end of a value tells it from another.
+const ENDS_BYTES: usize = 512;
+
+impl Change {
+    /// Tells one request from another that comes with its id: by what it does, not by what it had seen.
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        match self {
+            Change::Put { value, content_type, .. } => {
+                // Of a long value its ends: each put pays for this.
+                let (first, last) = (value.len().min(ENDS_BYTES), value.len().saturating_sub(ENDS_BYTES));
+                hasher.update(&[1]).update(&(value.len() as u64).to_be_bytes());
+                hasher.update(&value[..first]).update(&value[last..]);
+                hasher.update(content_type.as_deref().unwrap_or_default());
+            }
+            Change::Delete { .. } => drop(hasher.update(&[2])),
+            Change::Op(op) => drop(hasher.update(&[3]).update(op)),
+            Change::Again { .. } => {}
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_be_bytes(first)
+    }
+
+    /// Whether a stored version may be what it stored: bytes that have expired may be gone.
+    fn is_of(&self, version: &Version) -> bool {
+        match (self, &version.content) {
+            (Change::Put { value, content_type, .. }, Content::Value(stored)) => {
+                value == stored && *content_type == version.content_type
+            }
+            (Change::Put { .. }, Content::Tombstone) => version.expires_at.is_some(),
+            (Change::Delete { .. }, Content::Tombstone) => true,
+            _ => false,
+        }
+    }
+}
+
 /// What became of a write at its active key.
 pub(crate) enum Step {
     /// It is in the state, or was refused.
@@ -109,7 +153,7 @@ impl Node {
         operation: Operation,
         effects: &mut Effects,
     ) {
-        let Admitted { origin, target, needed, sloppy, deadline, primaries } = admitted;
+        let Admitted { origin, target, needed, sloppy, deadline, primaries, retry_of_ms_ago } = admitted;
         let (basis, request_id, change) = match operation {
             Operation::Put { value, content_type, basis, request_id, ttl_ms } => {
                 let expires_at = match expiry(now, &target, ttl_ms) {
@@ -127,17 +171,27 @@ impl Node {
             Err(problem) => return self.refuse(origin, problem, effects),
         };
         self.counters.writes += 1;
+        let fingerprint = change.fingerprint();
         let earlier = if self.mutant(Mutant::RetryGetsNewDot) {
             None
         } else {
             self.recent.get((request_id, target.token))
         };
+        let known = earlier.map(|earlier| earlier.fingerprint());
+        if known.is_some_and(|known| known != fingerprint) {
+            return self.refuse(origin, Problem::RequestIdReused, effects);
+        }
+        if earlier.is_none() && self.recent.is_full() {
+            self.counters.shed += 1;
+            let problem = Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS };
+            return self.refuse(origin, problem, effects);
+        }
         let change = match earlier {
-            Some(RecentWrite::Writing(op)) => match self.writing.get_mut(&op) {
+            Some(RecentWrite::Writing { op, .. }) => match self.writing.get_mut(&op) {
                 Some(writing) => return writing.origins.push(origin),
                 None => change,
             },
-            Some(RecentWrite::Minted { dot, previous, stamp }) => Change::Again { dot, previous, stamp },
+            Some(RecentWrite::Minted { dot, previous, stamp, .. }) => Change::Again { dot, previous, stamp },
             None => change,
         };
         let writing = Writing {
@@ -147,6 +201,8 @@ impl Node {
             sloppy,
             replication: None,
             request_id: Some(request_id),
+            fingerprint,
+            retry_of_ms_ago,
             context,
             change: Some(change),
             tally: Tally::new(needed),
@@ -176,6 +232,8 @@ impl Node {
             sloppy: false,
             replication: None,
             request_id: None,
+            fingerprint: change.fingerprint(),
+            retry_of_ms_ago: None,
             context: Some(context),
             change: Some(change),
             tally: Tally::new(needed),
@@ -190,7 +248,8 @@ impl Node {
     fn admit(&mut self, now: Millis, writing: Writing, effects: &mut Effects) {
         let op = self.op();
         if let Some(request_id) = writing.request_id {
-            self.recent.set((request_id, writing.target.token), RecentWrite::Writing(op));
+            let write = RecentWrite::Writing { op, fingerprint: writing.fingerprint };
+            self.recent.set((request_id, writing.target.token), write, self.running_ms);
         }
         self.set_timer(writing.deadline, Timer::Write(op));
         let validate = match (&writing.change, writing.target.entry.settings.policy.plugin()) {
@@ -254,14 +313,27 @@ impl Node {
         if !self.may_take_effect(op, effects) {
             return;
         }
-        let dot = self.mint_unnamed(effects);
         let Some(writing) = self.writing.get(&op) else { return };
         let writing_primaries = writing.primaries.clone();
         let seen = writing.context.as_ref().and_then(|context| context.stamp).unwrap_or_default();
         let after = if self.mutant(Mutant::ClockAlone) { Stamp::default() } else { seen };
+        let buried = self.stamp_buried(target);
+        let first_attempt =
+            writing.retry_of_ms_ago.filter(|_| !self.mutant(Mutant::RetryElsewhereTakesEffect));
+        // A retry counts from its first attempt: whatever was written since, perhaps over that, stays above it.
+        let first_attempt = first_attempt
+            .map(|ago_ms| Stamp { millis: now.0.saturating_sub(ago_ms), logical: 0 }.max(after.next()));
+        if first_attempt.is_some_and(|stamp| stamp <= buried) {
+            // It was carried out and deleted since, or was not: nobody knows any more.
+            let acks = writing.tally.acks();
+            return self.write_failed(op, Problem::Uncertain { dot: None, acks }, effects);
+        }
         // Also above a delete that was collected: it is not there any more to lose against.
-        let after = after.max(self.stamp_buried(target));
-        let stamp = self.clock.issue(now, after);
+        let after = after.max(buried);
+        let dot = self.mint_unnamed(effects);
+        let Some(writing) = self.writing.get(&op) else { return };
+        let issued = self.clock.issue(now, after);
+        let stamp = first_attempt.map_or(issued, |first_attempt| issued.min(first_attempt));
         let Some(version) = version_of(change, stamp, writing.request_id) else { return };
         self.minted(op, Minted { dot, previous: 0, stamp, seen: DotSet::single(dot, 0), siblings: 1 });
         let state = KeyState::Lww(Register::of(dot, version));
@@ -291,10 +363,30 @@ impl Node {
     }
 
     /// From now on a retry finds the write by its dot.
-    fn remember(&mut self, request_id: Option<RequestId>, token: Token, minted: &Minted) {
+    fn remember(&mut self, request_id: Option<RequestId>, fingerprint: u64, token: Token, minted: &Minted) {
         if let Some(request_id) = request_id {
             let Minted { dot, previous, stamp, .. } = *minted;
-            self.recent.set((request_id, token), RecentWrite::Minted { dot, previous, stamp });
+            let write = RecentWrite::Minted { dot, previous, stamp, fingerprint };
+            self.recent.set((request_id, token), write, self.running_ms);
+        }
+    }
+
+    /// A write has a dot, and nobody here knows what became of it: its id stays remembered, so that its next retry is not
+    /// another write.
+    fn write_is_uncertain(&mut self, op: OpId, minted: Minted, acks: Acks, effects: &mut Effects) {
+        let Some(writing) = self.writing.get(&op) else { return };
+        let (id, token, deadline) = (writing.request_id, writing.target.token, writing.deadline);
+        let fingerprint = writing.fingerprint;
+        self.clear_timer(deadline, Timer::Write(op));
+        self.remember(id, fingerprint, token, &minted);
+        self.counters.uncertain += 1;
+        let Some(writing) = self.writing.remove(&op) else { return };
+        let problem = Problem::Uncertain { dot: Some(minted.dot), acks };
+        for origin in writing.origins {
+            self.refuse(origin, problem.clone(), effects);
+        }
+        if let Some(replication) = writing.replication {
+            self.end_replication(replication);
         }
     }
 
@@ -303,7 +395,7 @@ impl Node {
         let Some(writing) = self.writing.remove(&op) else { return };
         self.clear_timer(writing.deadline, Timer::Write(op));
         let Some(minted) = writing.minted else { return };
-        self.remember(writing.request_id, writing.target.token, &minted);
+        self.remember(writing.request_id, writing.fingerprint, writing.target.token, &minted);
         let lww = writing.target.entry.settings.policy == Policy::Lww;
         let seen = squeezed(&minted.seen, [minted.dot].into_iter(), SPANS_MAX);
         let context = Context { seen, stamp: lww.then_some(minted.stamp) };
@@ -335,26 +427,13 @@ impl Node {
 
     /// Patience is over.
     pub(crate) fn write_timed_out(&mut self, _now: Millis, op: OpId, effects: &mut Effects) {
-        let Some(writing) = self.writing.get(&op) else { return };
+        let Some(writing) = self.writing.get_mut(&op) else { return };
         let acks: Acks = writing.tally.acks();
-        let Some(minted) = &writing.minted else {
-            return self.write_failed(
-                op,
-                Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS },
-                effects,
-            );
-        };
-        let problem = Problem::Uncertain { dot: Some(minted.dot), acks };
-        self.counters.uncertain += 1;
-        if let Some(Writing { origins, request_id, target, replication, minted: Some(minted), .. }) =
-            self.writing.remove(&op).map(|writing| *writing)
-        {
-            self.remember(request_id, target.token, &minted);
-            for origin in origins {
-                self.refuse(origin, problem.clone(), effects);
-            }
-            if let Some(replication) = replication {
-                self.end_replication(replication);
+        match writing.minted.take() {
+            Some(minted) => self.write_is_uncertain(op, minted, acks, effects),
+            None => {
+                let problem = Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS };
+                self.write_failed(op, problem, effects);
             }
         }
     }

@@ -123,7 +123,8 @@ impl Node {
                 let needed = target.entry.settings.n / 2 + 1;
                 let deadline = now.after(self.config.timeout_ms);
                 let (origin, sloppy) = (Origin::Owner, false);
-                let admitted = Admitted { origin, target, needed, sloppy, deadline, primaries };
+                let admitted =
+                    Admitted { origin, target, needed, sloppy, deadline, primaries, retry_of_ms_ago: None };
                 self.begin_read(now, admitted, Goal::WriteBack, effects);
             }
         }

@@ -337,6 +337,7 @@ fn many_keys_are_collected_in_few_rounds() {
             level: Level::All,
             timeout_ms: None,
             until: None,
+            retry_of_ms_ago: None,
             sloppiness: crate::request::Sloppiness::Keyspace,
             operation,
         };

@@ -105,9 +105,11 @@ impl Grave {
     /// it seen. A write that begins from it covers what the grave covers.
     pub(crate) fn remains(&self) -> KeyState {
         match &self.covers {
-            KeyState::Causal(_) => {
+            KeyState::Causal(covers) => {
                 let remains = Siblings::from_parts(self.spent.clone(), Vec::new());
-                KeyState::Causal(remains.unwrap_or_default())
+                let mut done = covers.done().clone();
+                covers.iter().for_each(|(dot, version)| done.note(*dot, version));
+                KeyState::Causal(remains.unwrap_or_default().with_done(done))
             }
             other => other.clone(),
         }
@@ -161,7 +163,8 @@ impl Grave {
         if seen == *siblings.seen() {
             return None;
         }
-        Siblings::from_parts(seen, siblings.iter().cloned().collect()).map(KeyState::Causal)
+        let short = Siblings::from_parts(seen, siblings.iter().cloned().collect())?;
+        Some(KeyState::Causal(short.with_done(siblings.done().clone())))
     }
 
     /// Whether a version is dead. What was live in the agreed state is once that is reaped; until then, and where
@@ -198,7 +201,7 @@ impl Grave {
             return Sifted::News;
         }
         match Siblings::from_parts(seen, left) {
-            Some(rest) => Sifted::Rest(Box::new(KeyState::Causal(rest))),
+            Some(rest) => Sifted::Rest(Box::new(KeyState::Causal(rest.with_done(incoming.done().clone())))),
             None => Sifted::News,
         }
     }

@@ -131,6 +131,7 @@ impl Scene {
             sloppiness: Sloppiness::Strict,
             timeout_ms: None,
             until: None,
+            retry_of_ms_ago: None,
             operation,
         };
         let ticket = ClientTicket(99_000);
@@ -196,6 +197,7 @@ fn a_silent_primary_is_given_up_on_after_a_while_and_counts_once_when_it_speaks_
         sloppiness: Sloppiness::Keyspace,
         timeout_ms: None,
         until: None,
+        retry_of_ms_ago: None,
         operation: put("v"),
     };
     let ticket = ClientTicket(500);

@@ -15,6 +15,7 @@ fn get(level: Level, timeout_ms: u64) -> Request {
         sloppiness: crate::request::Sloppiness::Keyspace,
         timeout_ms: Some(timeout_ms),
         until: None,
+        retry_of_ms_ago: None,
         operation: Operation::Get { want: Want::Resolved },
     }
 }

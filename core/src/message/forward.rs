@@ -31,6 +31,7 @@ pub(super) fn put_request(b: &mut BytesMut, request: &Request) {
         b.put_u64(until.session);
         b.varint(until.running_ms);
     }
+    b.varint(request.retry_of_ms_ago.map_or(0, |ago| ago.saturating_add(1)));
     match &request.operation {
         Operation::Get { want } => {
             b.put_u8(1);
@@ -83,6 +84,7 @@ pub(super) fn read_request(r: &mut Reader) -> Result<Request, Malformed> {
         1 => Some(Moment { session: r.u64("session")?, running_ms: r.varint("until")? }),
         _ => return Err(Malformed("until")),
     };
+    let retry_of_ms_ago = r.varint("retry")?.checked_sub(1);
     let operation = match r.u8("operation")? {
         1 => Operation::Get { want: if r.u8("want")? == 0 { Want::Resolved } else { Want::Siblings } },
         2 => Operation::Put {
@@ -97,7 +99,7 @@ pub(super) fn read_request(r: &mut Reader) -> Result<Request, Malformed> {
         5 => Operation::Query { path: r.bytes("path")? },
         _ => return Err(Malformed("operation")),
     };
-    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, until, operation })
+    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, until, retry_of_ms_ago, operation })
 }
 
 fn put_basis(b: &mut BytesMut, basis: &Basis) {
@@ -393,6 +395,7 @@ fn put_problem(b: &mut BytesMut, problem: &Problem) {
             b.varint(u64::from(*retry_after_ms));
         }
         Problem::Late => b.put_u8(15),
+        Problem::RequestIdReused => b.put_u8(16),
     }
 }
 
@@ -431,6 +434,7 @@ fn read_problem(r: &mut Reader) -> Result<Problem, Malformed> {
             Problem::KeyTooHot { limit_per_s: read_u32(r, "limit")?, retry_after_ms: read_u32(r, "retry")? }
         }
         15 => Problem::Late,
+        16 => Problem::RequestIdReused,
         _ => return Err(Malformed("problem")),
     })
 }

@@ -40,6 +40,7 @@ fn put(level: Level, until: Option<Moment>) -> Request {
         sloppiness: Sloppiness::Keyspace,
         timeout_ms: Some(1_000),
         until,
+        retry_of_ms_ago: None,
         operation: Operation::Put {
             value: Bytes::from_static(b"v"),
             content_type: None,

@@ -97,6 +97,7 @@ fn one_request_id_for_two_keys_means_two_writes() {
         sloppiness: crate::request::Sloppiness::Keyspace,
         timeout_ms: None,
         until: None,
+        retry_of_ms_ago: None,
         operation: Operation::Put {
             value: Bytes::from_static(b"v"),
             content_type: None,

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   head  format 1 │ kind │ …                       clock and metadata, no values
-//!     causal   dots seen │ count │ per sibling: dot, version-head
+//!     causal   dots seen │ count │ per sibling: dot, version-head │ requests done?
 //!     lww      0 or 1 │ dot, version-head
 //!     lattice  epoch │ dots removed │ stamp │ count │ per fragment: claim, length, value digest
 //!   version-head  flags │ stamp │ length or "as sibling i" │ value digest │ type? │ request? │ receipt?
 //!                 │ expires at?
+//!   requests done  count │ per request of a replaced version: stamp, dot, request
 //!   body  the values one after another
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! compression and checksums, which are storage's.
 
 use super::context::{put_dots, read_dots, read_stamp};
+use super::done::{DONE_MAX, Done, DoneSet};
 use super::{
     Content, Digest, DotSet, Fragment, Fragments, KeyState, Kind, Receipt, Register, Siblings, Stamp, Version,
 };
@@ -54,6 +56,7 @@ pub fn record(state: &KeyState) -> Record {
                 let shared = (first < place).then_some(first);
                 put_version(&mut head, &mut values, *dot, version, shared);
             }
+            put_done(&mut head, siblings.done());
         }
         KeyState::Lww(register) => {
             head.put_u8(LWW);
@@ -156,7 +159,13 @@ pub fn content_digest(head: &Bytes) -> Result<Option<Digest>, Malformed> {
     let said = match &state {
         // Its value's digest comes last; before it are what the causal digest has, and a stamp that depends on the way.
         KeyState::Lattice(_) => &head[head.len() - VALUE_DIGEST_BYTES..],
-        _ => &head[..],
+        // Which replaced versions a replica has met depends on the way, too.
+        KeyState::Causal(siblings) => {
+            let mut done = BytesMut::new();
+            put_done(&mut done, siblings.done());
+            &head[..head.len() - done.len()]
+        }
+        KeyState::Lww(_) => &head[..],
     };
     let mut digest = [0; 16];
     digest.copy_from_slice(&blake3::hash(said).as_bytes()[..16]);
@@ -177,7 +186,8 @@ fn read_state(head: &Bytes, values: &mut Values) -> Result<KeyState, Malformed> 
                 let entry = read_version(&mut head, values, &versions)?;
                 versions.push(entry);
             }
-            KeyState::Causal(Siblings::from_parts(seen, versions).ok_or(Malformed("sibling order"))?)
+            let siblings = Siblings::from_parts(seen, versions).ok_or(Malformed("sibling order"))?;
+            KeyState::Causal(siblings.with_done(read_done(&mut head)?))
         }
         LWW => KeyState::Lww(match head.u8("register")? {
             0 => Register::default(),
@@ -270,6 +280,35 @@ fn put_causality(buffer: &mut BytesMut, version: &Version) {
         }
         None => buffer.put_u8(u8::from(version.content == Content::Tombstone)),
     }
+}
+
+/// The end of a head, if there is any.
+fn put_done(head: &mut BytesMut, done: &DoneSet) {
+    if done.iter().len() == 0 {
+        return;
+    }
+    head.varint(done.iter().len() as u64);
+    for Done { stamp, dot, request } in done.iter() {
+        put_stamp(head, *stamp);
+        put_dot(head, *dot);
+        head.put_slice(&request.0);
+    }
+}
+
+fn read_done(head: &mut Reader) -> Result<DoneSet, Malformed> {
+    if head.remaining() == 0 {
+        return Ok(DoneSet::default());
+    }
+    let count = head.count(27, "requests done")?;
+    if count == 0 || count > DONE_MAX {
+        return Err(Malformed("requests done"));
+    }
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (stamp, dot) = (read_stamp(head)?, read_dot(head)?);
+        entries.push(Done { stamp, dot, request: RequestId(head.array("request done")?) });
+    }
+    DoneSet::from_parts(entries).ok_or(Malformed("order of requests done"))
 }
 
 fn value_digest(value: &[u8]) -> [u8; VALUE_DIGEST_BYTES] {

@@ -108,7 +108,11 @@ impl KeyState {
             KeyState::Causal(siblings) if !retire.is_empty() => {
                 let seen = siblings.seen().without(&retire);
                 let versions = siblings.iter().cloned().collect();
-                Siblings::from_parts(seen, versions).map_or_else(|| self.clone(), KeyState::Causal)
+                let retired = Siblings::from_parts(seen, versions);
+                retired.map_or_else(
+                    || self.clone(),
+                    |it| KeyState::Causal(it.with_done(siblings.done().clone())),
+                )
             }
             _ => self.clone(),
         }

@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod codec;
 pub mod context;
+pub mod done;
 mod ending;
 pub mod expiry;
 mod fill;
@@ -24,6 +25,7 @@ mod state;
 
 pub use clock::{DotSet, Span};
 pub use context::{Context, Sealer};
+pub use done::{Done, DoneSet};
 pub(crate) use fill::{filled, squeezed};
 pub use fragments::{Fragment, Fragments};
 pub use register::Register;

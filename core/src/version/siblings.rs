@@ -5,7 +5,7 @@
 //! context; then what was seen is the union (semantics §3). Absent: who resolves
 //! siblings, and limits on how many there are.
 
-use super::{Content, DotSet, Version};
+use super::{Content, DoneSet, DotSet, Stamp, Version};
 use crate::id::{Dot, Millis, RequestId};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Siblings {
     seen: DotSet,
     versions: Vec<(Dot, Version)>,
+    /// Of replaced versions; no part of what makes two states equal in their digest.
+    done: DoneSet,
 }
 
 impl Siblings {
@@ -22,7 +24,19 @@ impl Siblings {
     pub fn from_parts(seen: DotSet, versions: Vec<(Dot, Version)>) -> Option<Siblings> {
         let ascending = versions.windows(2).all(|pair| pair[0].0 < pair[1].0);
         let within = versions.iter().all(|(dot, _)| dot.counter > 0 && seen.contains(*dot));
-        (ascending && within).then_some(Siblings { seen, versions })
+        (ascending && within).then(|| Siblings { seen, versions, done: DoneSet::default() })
+    }
+
+    /// The same, remembering these requests.
+    #[must_use]
+    pub fn with_done(mut self, done: DoneSet) -> Siblings {
+        self.done = done;
+        self
+    }
+
+    /// Requests whose versions were replaced lately.
+    pub fn done(&self) -> &DoneSet {
+        &self.done
     }
 
     /// All dots this has seen.
@@ -85,11 +99,21 @@ impl Siblings {
         found.map(|(dot, version)| (*dot, version))
     }
 
+    /// The dot and stamp of a request whose version is live, or was replaced lately.
+    pub fn dot_of(&self, request: RequestId) -> Option<(Dot, Stamp)> {
+        let live = self.of_request(request).map(|(dot, version)| (dot, version.stamp));
+        live.or_else(|| self.done.find(request))
+    }
+
     /// A new write that had seen `context`: what the context covers goes, `version` comes under
     /// `dot`, whose span begins after `previous`.
     pub fn write(&mut self, context: &DotSet, dot: Dot, previous: u64, version: Version) {
         assert!(!self.seen.contains(dot), "{dot} was issued before");
         assert!(!context.contains(dot), "a client has seen {dot} before it was issued");
+        for (dot, gone) in self.versions.iter().filter(|(dot, _)| context.contains(*dot)) {
+            self.done.note(*dot, gone);
+        }
+        self.done.forget_older(version.stamp);
         self.versions.retain(|(dot, _)| !context.contains(*dot));
         self.seen.join(&DotSet::single(dot, previous));
         self.seen.join(context);
@@ -103,6 +127,7 @@ impl Siblings {
     #[must_use]
     pub fn sync(&mut self, other: &Siblings) -> Vec<Dot> {
         let mut reused = Vec::new();
+        self.done.join(&other.done);
         if self.seen == other.seen && self.same_dots(other) {
             for ((dot, mine), (_, theirs)) in self.versions.iter_mut().zip(&other.versions) {
                 if !mine.is_same_write(theirs) {
@@ -124,10 +149,20 @@ impl Siblings {
             };
             match order {
                 std::cmp::Ordering::Less => {
-                    joined.extend(left.next().filter(|(dot, _)| !other.seen.contains(*dot)));
+                    if let Some((dot, mine)) = left.next() {
+                        match other.seen.contains(dot) {
+                            true => self.done.note(dot, &mine),
+                            false => joined.push((dot, mine)),
+                        }
+                    }
                 }
                 std::cmp::Ordering::Greater => {
-                    joined.extend(right.next().filter(|(dot, _)| !self.seen.contains(*dot)).cloned());
+                    if let Some((dot, theirs)) = right.next() {
+                        match self.seen.contains(*dot) {
+                            true => self.done.note(*dot, theirs),
+                            false => joined.push((*dot, theirs.clone())),
+                        }
+                    }
                 }
                 std::cmp::Ordering::Equal => {
                     if let (Some(mut mine), Some(theirs)) = (left.next(), right.next()) {
@@ -164,7 +199,7 @@ impl Siblings {
 
     /// The same history with other versions of it live.
     pub(super) fn with_versions(&self, versions: Vec<(Dot, Version)>) -> Siblings {
-        let siblings = Siblings { seen: self.seen.clone(), versions };
+        let siblings = Siblings { seen: self.seen.clone(), versions, done: self.done.clone() };
         siblings.check();
         siblings
     }

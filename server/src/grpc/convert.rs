@@ -50,7 +50,7 @@ pub(crate) fn get(get: v1::GetRequest) -> Result<Request, Problem> {
         v1::Want::Siblings => Want::Siblings,
     };
     let operation = Operation::Get { want };
-    request(get.keyspace, get.key, get.read, "read", (get.timeout_ms, None), operation)
+    request(get.keyspace, get.key, get.read, "read", (get.timeout_ms, None, 0), operation)
 }
 
 pub(crate) fn put(put: v1::PutRequest, ids: &RequestIds) -> Result<Request, Problem> {
@@ -61,7 +61,14 @@ pub(crate) fn put(put: v1::PutRequest, ids: &RequestIds) -> Result<Request, Prob
         value: put.value,
         ttl_ms: (put.ttl_ms != 0).then_some(put.ttl_ms),
     };
-    request(put.keyspace, put.key, put.write, "write", (put.timeout_ms, put.until), operation)
+    request(
+        put.keyspace,
+        put.key,
+        put.write,
+        "write",
+        (put.timeout_ms, put.until, put.retry_of_ms_ago),
+        operation,
+    )
 }
 
 pub(crate) fn delete(delete: v1::DeleteRequest, ids: &RequestIds) -> Result<Request, Problem> {
@@ -69,17 +76,24 @@ pub(crate) fn delete(delete: v1::DeleteRequest, ids: &RequestIds) -> Result<Requ
         basis: basis(delete.context, delete.blind)?,
         request_id: ids.of(&delete.request_id)?,
     };
-    request(delete.keyspace, delete.key, delete.write, "write", (delete.timeout_ms, delete.until), operation)
+    request(
+        delete.keyspace,
+        delete.key,
+        delete.write,
+        "write",
+        (delete.timeout_ms, delete.until, delete.retry_of_ms_ago),
+        operation,
+    )
 }
 
 pub(crate) fn apply(apply: v1::ApplyRequest, ids: &RequestIds) -> Result<Request, Problem> {
     let operation = Operation::Apply { op: apply.op, request_id: ids.of(&apply.request_id)? };
-    request(apply.keyspace, apply.key, apply.write, "write", (apply.timeout_ms, apply.until), operation)
+    request(apply.keyspace, apply.key, apply.write, "write", (apply.timeout_ms, apply.until, 0), operation)
 }
 
 pub(crate) fn query(query: v1::QueryRequest) -> Result<Request, Problem> {
     let operation = Operation::Query { path: query.path };
-    request(query.keyspace, query.key, query.read, "read", (query.timeout_ms, None), operation)
+    request(query.keyspace, query.key, query.read, "read", (query.timeout_ms, None, 0), operation)
 }
 
 fn request(
@@ -87,7 +101,7 @@ fn request(
     key: Bytes,
     quorum: Option<v1::Quorum>,
     quorum_field: &'static str,
-    (timeout_ms, until): (u32, Option<v1::Moment>),
+    (timeout_ms, until, retry_of_ms_ago): (u32, Option<v1::Moment>, u64),
     operation: Operation,
 ) -> Result<Request, Problem> {
     let sloppiness = match quorum.map(|quorum| quorum::Strictness::try_from(quorum.strictness)) {
@@ -112,7 +126,8 @@ fn request(
     };
     let timeout_ms = (timeout_ms != 0).then_some(timeout_ms.into());
     let until = until.map(|v1::Moment { session, running_ms }| Moment { session, running_ms });
-    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, until, operation })
+    let retry_of_ms_ago = (retry_of_ms_ago != 0).then_some(retry_of_ms_ago);
+    Ok(Request { keyspace, key, level, sloppiness, timeout_ms, until, retry_of_ms_ago, operation })
 }
 
 fn basis(context: Bytes, blind: bool) -> Result<Basis, Problem> {

@@ -77,6 +77,9 @@ pub(crate) fn of(problem: &Problem, directory: &Directory) -> v1::Problem {
             Some(Detail::KeyTooHot(v1::KeyTooHot { retry_after_ms: *retry_after_ms })),
         ),
         // Nobody waits, as a rule; who does is to come again.
+        Problem::RequestIdReused => {
+            (Code::FailedPrecondition, Some(Detail::RequestIdReused(v1::RequestIdReused {})))
+        }
         Problem::Late => (Code::Aborted, Some(Detail::Late(v1::Late {}))),
         Problem::InvalidArgument { field, reason } => (
             Code::InvalidArgument,

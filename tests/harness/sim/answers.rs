@@ -336,6 +336,7 @@ fn outcome_name(outcome: &Outcome) -> &'static str {
             Problem::ClockSkew { .. } => "failed: clock skew",
             Problem::Storage { .. } => "failed: storage",
             Problem::Late => "failed: late",
+            Problem::RequestIdReused => "failed: request id reused",
             _ => "failed: otherwise",
         },
     }

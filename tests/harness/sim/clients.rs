@@ -163,6 +163,7 @@ impl World {
             sloppiness: Sloppiness::Strict,
             timeout_ms: Some(timeout_ms),
             until: None,
+            retry_of_ms_ago: None,
             operation,
         }
     }

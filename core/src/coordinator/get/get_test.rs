@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 fn request(level: Level, operation: Operation) -> Request {
     let (keyspace, key) = ("k".to_owned(), Bytes::from_static(b"key"));
-    Request { keyspace, key, level, timeout_ms: Some(3_000), until: None, operation }
+    Request { keyspace, key, level, timeout_ms: Some(3_000), until: None, retry_of_ms_ago: None, operation }
 }
 
 fn put(bytes: usize) -> Operation {

@@ -41,12 +41,18 @@ impl Node {
         }
         let earlier = match (&*state, request_id) {
             (KeyState::Causal(siblings), Some(id)) if !self.mutant(Mutant::RetryGetsNewDot) => {
-                siblings.of_request(id)
+                if siblings.of_request(id).is_some_and(|(_, version)| !change.is_of(version)) {
+                    self.write_failed(op, Problem::RequestIdReused, effects);
+                    return Step::Done;
+                }
+                match self.mutant(Mutant::RetryElsewhereTakesEffect) {
+                    true => siblings.of_request(id).map(|(dot, version)| (dot, version.stamp)),
+                    false => siblings.dot_of(id),
+                }
             }
             _ => None,
         };
-        if let Some((dot, version)) = earlier {
-            let stamp = version.stamp;
+        if let Some((dot, stamp)) = earlier {
             // Siblings are looked up by their dot, so the span need not be the exact one.
             return self.again(now, active, op, dot, dot.counter - 1, stamp, effects);
         }
@@ -233,7 +239,12 @@ impl Node {
         if !state.covers(dot, stamp) {
             // Its first try left this node and was not stored here: nobody here knows more.
             let acks = writing.tally.acks();
-            self.write_failed(op, Problem::Uncertain { dot: Some(dot), acks }, effects);
+            self.write_is_uncertain(
+                op,
+                Minted { dot, previous, stamp, seen: DotSet::new(), siblings: 0 },
+                acks,
+                effects,
+            );
             return Step::Done;
         }
         let mut seen = writing.context.as_ref().map(|context| context.seen.clone()).unwrap_or_default();

@@ -69,6 +69,7 @@ fn fragments_that_could_not_be_joined_are_joined_for_one_reader_and_shown_to_the
         sloppiness: crate::request::Sloppiness::Keyspace,
         timeout_ms: None,
         until: None,
+        retry_of_ms_ago: None,
         operation: Operation::Query { path: Bytes::new() },
     };
     let ticket = ClientTicket(999);
