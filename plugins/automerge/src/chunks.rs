@@ -9,9 +9,11 @@
 //! changes in an order in which most find what they depend on. Whatever `Automerge::load` accepts as a whole is such
 //! a set, and every set can be given to `Automerge::load`.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use automerge::Change;
 use merganser_plugin_sdk::Rejection;
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
@@ -22,7 +24,7 @@ pub(crate) struct Chunks<'a> {
     /// Whole documents, the largest first.
     documents: BTreeSet<(Reverse<usize>, &'a [u8])>,
     /// Changes and bundles of them, by the number of their first operation.
-    loose: BTreeSet<(u64, &'a [u8])>,
+    loose: BTreeSet<(u64, Cow<'a, [u8]>)>,
 }
 
 impl<'a> Chunks<'a> {
@@ -33,8 +35,18 @@ impl<'a> Chunks<'a> {
             let (chunk, rest) = bytes.split_at(length);
             match kind {
                 0 => self.documents.insert((Reverse(length), chunk)),
-                1 => self.loose.insert((first_operation(contents).unwrap_or(u64::MAX), chunk)),
-                2 | 3 => self.loose.insert((u64::MAX, chunk)),
+                1 => self.loose.insert(loose(contents, Cow::Borrowed(chunk))),
+                // Deflated and not, a change is the same one: it is kept as it is before it was deflated.
+                2 => self.loose.insert(match Change::from_bytes(chunk.to_vec()) {
+                    Ok(change) => {
+                        let plain = change.raw_bytes().to_vec();
+                        let (_, contents, _) = header(&plain)?;
+                        let (order, _) = loose(contents, Cow::Borrowed(&[]));
+                        (order, Cow::Owned(plain))
+                    }
+                    Err(_) => (u64::MAX, Cow::Borrowed(chunk)),
+                }),
+                3 => self.loose.insert((u64::MAX, Cow::Borrowed(chunk))),
                 _ => return Err(Rejection::unsupported_version(format!("chunk of unknown type {kind}"))),
             };
             bytes = rest;
@@ -43,14 +55,14 @@ impl<'a> Chunks<'a> {
     }
 
     /// All chunks, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> + '_ {
         let documents = self.documents.iter().map(|&(_, chunk)| chunk);
-        documents.chain(self.loose.iter().map(|&(_, chunk)| chunk))
+        documents.chain(self.loose())
     }
 
     /// The loose ones among them.
-    pub(crate) fn loose(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.loose.iter().map(|&(_, chunk)| chunk)
+    pub(crate) fn loose(&self) -> impl Iterator<Item = &[u8]> + '_ {
+        self.loose.iter().map(|(_, chunk)| &chunk[..])
     }
 
     /// The set as the bytes of a state.
@@ -69,6 +81,11 @@ impl<'a> Chunks<'a> {
     pub(crate) fn largest_document(&self) -> usize {
         self.documents.first().map_or(0, |(Reverse(length), _)| *length)
     }
+}
+
+/// A loose change behind the number of its first operation.
+fn loose<'a>(contents: &[u8], chunk: Cow<'a, [u8]>) -> (u64, Cow<'a, [u8]>) {
+    (first_operation(contents).unwrap_or(u64::MAX), chunk)
 }
 
 /// Type, contents, and whole length of the chunk at the beginning.

@@ -1,8 +1,9 @@
 //! The plugin natively, over real Automerge documents.
 
 use automerge::transaction::Transactable;
-use automerge::{ActorId, ObjType, ROOT, ReadDoc};
-use merganser_plugin_sdk::{laws, testing::key};
+use automerge::{ActorId, Automerge, ObjType, ROOT, ReadDoc};
+use merganser_plugin_sdk::laws;
+use merganser_plugin_sdk::testing::{key, operation};
 
 use super::*;
 
@@ -91,9 +92,11 @@ fn a_set_that_outgrows_its_budget_is_folded_without_changing_its_meaning() {
     let loose = document.save_after(&heads);
     assert!(loose.len() > FOLD_BYTES_MIN, "{} bytes of loose changes", loose.len());
     let states = [base.clone(), loose.clone()];
-    let folded = AutomergePlugin::merge(&key("k"), &states).unwrap();
+    let unfolded = AutomergePlugin::merge(&key("k"), &states).unwrap();
+    assert_eq!(unfolded.len(), base.len() + loose.len(), "a merge does not fold");
+    let folded = apply(Some(&base), &loose).unwrap();
     assert!(folded.len() < loose.len() / 10, "{} bytes folded to {}", loose.len(), folded.len());
-    assert_eq!(folded, AutomergePlugin::merge(&key("k"), &[loose.clone(), base]).unwrap());
+    assert_eq!(folded, apply(Some(&loose), &base).unwrap());
     assert_eq!(fingerprint(&folded), fingerprint(&document.save()));
     assert_eq!(query(&folded, "notes/0/text"), format!("duck{typed}"));
     // Idempotent to the byte, whatever the size.
@@ -114,6 +117,99 @@ fn what_is_not_automerge_is_rejected_at_the_door() {
         damaged[at] ^= 0x10;
         assert!(AutomergePlugin::validate(&key("k"), &damaged).is_err(), "flipped at {at}");
     }
+}
+
+fn apply(state: Option<&[u8]>, op: &[u8]) -> Result<Vec<u8>, Rejection> {
+    AutomergePlugin::apply(&key("k"), state, &operation(op, 1, 1))
+}
+
+/// 1.4 and F2: each of these was acknowledged, and then nobody could read the document.
+#[test]
+fn an_operation_that_does_not_load_is_refused() {
+    let (mut document, text) = note();
+    let (base, heads) = (document.save(), document.get_heads());
+    type_in(&mut document, &text, "s");
+    let good = document.save_after(&heads);
+    let chunk = |rest: &[u8]| [&b"\x85\x6f\x4a\x83"[..], rest].concat();
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for bad in [
+        chunk(b"\0\0\0\0\x01\x03abc"),
+        chunk(b"\0\0\0\0\x01\x01\0"),
+        chunk(b"\0\0\0\0\0\x01\0"),
+        chunk(b"\0\0\0\0\x02\x03abc"),
+        chunk(b"\0\0\0\0\x07\x01\0"),
+        flipped,
+        good[..good.len() - 1].to_vec(),
+        [&good[..], b"abc"].concat(),
+        Vec::new(),
+    ] {
+        assert!(apply(Some(&base), &bad).is_err(), "{bad:?}");
+    }
+    assert_eq!(query(&apply(Some(&base), &good).unwrap(), "notes/0/text"), "ducks");
+}
+
+/// F19: both are change 1 of actor aa.
+#[test]
+fn of_two_changes_under_one_number_one_is_set_aside_and_the_rest_stays_readable() {
+    let made = |field: &str| {
+        let mut document = Automerge::new().with_actor(ActorId::from(b"aa"));
+        for n in 0..3 {
+            let mut transaction = document.transaction();
+            transaction.put(ROOT, field, n).unwrap();
+            transaction.commit();
+        }
+        document
+    };
+    let (x, y, (other, _)) = (made("x"), made("y"), note());
+    for states in [
+        [x.save(), y.save(), other.save()],
+        [x.save_after(&[]), y.save_after(&[]), other.save()],
+        [y.save_after(&[]), other.save(), x.save()],
+    ] {
+        let both = AutomergePlugin::merge(&key("k"), &states).unwrap();
+        let whole: serde_json::Value = serde_json::from_str(&query(&both, "")).unwrap();
+        assert_eq!(whole["notes"][0]["text"], "duck");
+        let (x_hash, y_hash) = (x.get_changes(&[])[0].hash(), y.get_changes(&[])[0].hash());
+        let (kept, aside) = if x_hash < y_hash { ("x", y_hash) } else { ("y", x_hash) };
+        assert_eq!((&whole[kept], whole.as_object().unwrap().len()), (&2.into(), 2), "{whole}");
+        let problems = query(&both, "?problems");
+        assert!(problems.contains(&aside.to_string()) && problems.contains("\"sequence\":1"), "{problems}");
+        let reversed: Vec<_> = states.iter().rev().cloned().collect();
+        let reversed = AutomergePlugin::merge(&key("k"), &reversed).unwrap();
+        assert_eq!(fingerprint(&both), fingerprint(&reversed));
+    }
+    assert_eq!(query(&other.save(), "?problems"), r#"{"aside":[],"waiting":[]}"#);
+    let refused = apply(Some(&x.save_after(&[])), &y.save_after(&[])).unwrap_err();
+    assert_eq!(refused.kind, merganser_plugin_sdk::RejectionKind::Forbidden);
+    // A whole state is taken as it is, so that what was read here can be put elsewhere.
+    let both = [x.save_after(&[]), y.save_after(&[])].concat();
+    assert_eq!(AutomergePlugin::validate(&key("k"), &both), Ok(()));
+    assert!(apply(None, &both).is_err());
+}
+
+#[test]
+fn a_change_deflated_and_not_is_one() {
+    let mut document = Automerge::new().with_actor(ActorId::from(b"aa"));
+    let mut transaction = document.transaction();
+    transaction.put(ROOT, "text", "quack ".repeat(200)).unwrap();
+    transaction.commit();
+    let mut change = document.get_changes(&[])[0].clone();
+    let (plain, deflated) = (change.raw_bytes().to_vec(), change.bytes().into_owned());
+    assert_eq!((plain[8], deflated[8]), (1, 2));
+    let merged = AutomergePlugin::merge(&key("k"), &[deflated, plain.clone()]).unwrap();
+    assert_eq!(merged, plain);
+}
+
+#[test]
+fn what_unpacks_to_more_than_can_be_read_is_refused() {
+    let mut document = Automerge::new();
+    let mut transaction = document.transaction();
+    transaction.put(ROOT, "text", "a".repeat(5_000_000)).unwrap();
+    transaction.commit();
+    let refused = AutomergePlugin::validate(&key("k"), &document.save()).unwrap_err();
+    assert_eq!(refused.kind, merganser_plugin_sdk::RejectionKind::TooLarge);
+    assert!(apply(None, &document.save()).is_err());
 }
 
 #[test]

@@ -4,10 +4,12 @@ use automerge::{AutoSerde, Automerge, Change, ChangeHash, ObjId, ObjType, ROOT, 
 use merganser_plugin_sdk::Rejection;
 
 use crate::chunks::Chunks;
+use crate::document::Loaded;
 use crate::unloadable;
 
 /// Answers a path, see the head of the crate.
-pub(crate) fn answer(document: &Automerge, path: &str) -> Result<Vec<u8>, Rejection> {
+pub(crate) fn answer(loaded: &Loaded, chunks: &Chunks<'_>, path: &str) -> Result<Vec<u8>, Rejection> {
+    let document = &loaded.document;
     match (path, path.strip_prefix("?since=")) {
         ("?heads", _) => {
             let heads: Vec<String> = document.get_heads().iter().map(ChangeHash::to_string).collect();
@@ -19,8 +21,20 @@ pub(crate) fn answer(document: &Automerge, path: &str) -> Result<Vec<u8>, Reject
                 hashes.map(|hash| hash.parse().map_err(unloadable)).collect::<Result<_, _>>()?;
             Ok(document.save_after(&heads))
         }
+        ("?problems", _) => {
+            let aside = loaded.aside.iter().map(|change| {
+                serde_json::json!({
+                    "actor": change.actor_id().to_string(),
+                    "sequence": change.seq(),
+                    "hash": change.hash().to_string(),
+                })
+            });
+            let aside: Vec<serde_json::Value> = aside.collect();
+            let waiting: Vec<String> = waiting(loaded, chunks).iter().map(ChangeHash::to_string).collect();
+            Ok(serde_json::json!({ "aside": aside, "waiting": waiting }).to_string().into())
+        }
         _ if path.starts_with('?') => {
-            Err(Rejection::malformed("the questions are ?heads and ?since=HASH,HASH"))
+            Err(Rejection::malformed("the questions are ?heads, ?since=HASH,HASH and ?problems"))
         }
         _ => value(document, path),
     }
@@ -57,16 +71,19 @@ fn inner(document: &Automerge, object: &ObjId, kind: ObjType, step: &str) -> Opt
     }
 }
 
-/// Hashes of the loose changes that wait for others.
-pub(crate) fn waiting(document: &Automerge, chunks: &Chunks<'_>) -> Result<Vec<ChangeHash>, Rejection> {
+/// Hashes of the loose changes that wait for others, each once, in order.
+pub(crate) fn waiting(loaded: &Loaded, chunks: &Chunks<'_>) -> Vec<ChangeHash> {
+    let is_aside = |hash: &ChangeHash| loaded.aside.iter().any(|change| change.hash() == *hash);
     let mut waiting = Vec::new();
     for chunk in chunks.loose() {
         // Bundles have no change of their own; what they hold is in the document or waits within it.
         let Ok(change) = Change::from_bytes(chunk.to_vec()) else { continue };
-        if document.get_change_by_hash(&change.hash()).is_none() {
-            waiting.push(change.hash());
+        let hash = change.hash();
+        if loaded.document.get_change_by_hash(&hash).is_none() && !is_aside(&hash) {
+            waiting.push(hash);
         }
     }
+    waiting.sort_unstable();
     waiting.dedup();
-    Ok(waiting)
+    waiting
 }

@@ -28,7 +28,7 @@ use crate::spans::Spans;
 /// Runs of ids kept of an actor's folded operations.
 pub const IDS_MAX: usize = 4096;
 /// More than are kept one by one are let grow before they are folded, so that not each operation folds one.
-const SLACK: usize = 64;
+const SLACK: usize = 32;
 /// Counters that no actor reaches; a state that claims more was not made by operations.
 const COUNTER_MAX: u128 = 1 << 53;
 

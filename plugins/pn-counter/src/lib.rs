@@ -23,7 +23,7 @@ struct Sums {
 }
 
 impl Tally for Sums {
-    const ONE_BY_ONE_MAX: usize = 512;
+    const ONE_BY_ONE_MAX: usize = 128;
 
     fn add(&mut self, other: &Sums) {
         self.plus = self.plus.saturating_add(other.plus).min(SUM_MAX);
