@@ -115,7 +115,9 @@ impl Error {
 
     /// Wraps a failure of the file system, telling a full disk apart.
     pub(crate) fn io(op: &'static str, file: &Path, source: io::Error) -> Error {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        // A limit of the process (`ulimit -f`) is as full as a disk.
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+        if full.contains(&source.kind()) {
             return Error::NoSpace { file: file.to_owned() };
         }
         Error::Io { op, file: file.to_owned(), source: Arc::new(source), keys: None }

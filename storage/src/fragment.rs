@@ -11,7 +11,7 @@ use crate::compress;
 use crate::error::Error;
 use crate::key_span::KeySpan;
 use crate::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX};
-use crate::record::{Fold, Record};
+use crate::record::{Fold, Record, Winner};
 use crate::table::{Table, ValueFrame};
 
 /// What a fragment does to the older ones. The numbers are on disk: do not change.
@@ -111,6 +111,21 @@ pub(crate) struct Reduced {
     pub(crate) fold_failed: bool,
 }
 
+/// The one of some fragments (newest first, all of them state) that alone is the state of all, if their heads tell.
+pub(crate) fn winner<'a>(
+    key: &[u8],
+    mut fragments: impl Iterator<Item = &'a Fragment>,
+    fold: &dyn Fold,
+) -> Option<&'a Fragment> {
+    let newest = fragments.next()?;
+    fragments.try_fold(newest, |best, older| {
+        Some(match fold.wins(key, &best.head, &older.head)? {
+            Winner::Newer => best,
+            Winner::Older => older,
+        })
+    })
+}
+
 /// Makes the fewest fragments that mean the same as `fragments` (newest first).
 ///
 /// `bottom` says that nothing older of this key can exist: removes vanish, and a lone fragment is complete.
@@ -137,6 +152,11 @@ pub(crate) fn reduce(
         fragments.truncate(1);
         fragments[0].kind = whole_kind;
         return Ok(Reduced { fragments, fold_failed: false });
+    }
+    if let Some(winner) = winner(key, fragments[..parts].iter(), fold) {
+        // Its body goes on as it is stored.
+        let whole = Fragment { kind: whole_kind, ..winner.clone() };
+        return Ok(Reduced { fragments: vec![whole], fold_failed: false });
     }
     let mut records = Vec::with_capacity(parts);
     for part in &fragments[..parts] {

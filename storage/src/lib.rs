@@ -37,5 +37,7 @@ pub use key_span::KeySpan;
 pub use metrics::Metrics;
 pub use names::is_database_file;
 pub use options::{Background, Options};
-pub use record::{CommitSink, Durability, Fold, FoldError, Lookup, NewestWins, NoSink, Op, Record, Write};
+pub use record::{
+    CommitSink, Durability, Fold, FoldError, Lookup, NewestWins, NoSink, Op, Record, Winner, Write,
+};
 pub use table::health::Damage;

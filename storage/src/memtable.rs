@@ -13,9 +13,9 @@ use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::fragment::{Fragment, Kind, Value, reduce};
+use crate::fragment::{Body, Fragment, Kind, Value, reduce};
 use crate::map_key::{MapKey, Placed, Sought};
-use crate::record::Fold;
+use crate::record::{Fold, Winner};
 
 const SHARDS: usize = 16;
 /// What a map entry costs beside the frame bytes.
@@ -70,6 +70,10 @@ impl Memtable {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn keys(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.shards.iter().all(|shard| shard.read().is_empty())
     }
@@ -79,7 +83,14 @@ impl Memtable {
         self.bytes.fetch_add(frame_bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn insert(&self, key: Bytes, fragment: Fragment, fold: &dyn Fold) {
+    /// `pack` turns a folded body into a stored one.
+    pub(crate) fn insert(
+        &self,
+        key: Bytes,
+        fragment: Fragment,
+        fold: &dyn Fold,
+        pack: &mut dyn FnMut(Bytes) -> Body,
+    ) {
         let mut shard = self.shard(&key).write();
         let entry = match shard.entry(MapKey::new(key.clone())) {
             map::Entry::Vacant(place) => {
@@ -100,11 +111,20 @@ impl Memtable {
             entry.newest.head = head;
             return;
         }
+        if entry.newest.kind != Kind::Remove
+            && let Some(winner) = fold.wins(&key, &fragment.head, &entry.newest.head)
+        {
+            // As above: the kind stays.
+            if winner == Winner::Newer {
+                entry.newest = Fragment { kind: entry.newest.kind, ..fragment };
+            }
+            return;
+        }
         self.charge(ENTRY_OVERHEAD_BYTES);
         let previous = std::mem::replace(&mut entry.newest, fragment);
         entry.older.push(previous);
         if entry.older.len() % STACK_MAX == 0 {
-            shrink(&key, entry, fold);
+            self.charge(shrink(&key, entry, fold, pack));
         }
     }
 
@@ -162,18 +182,23 @@ fn range_is_empty(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
     }
 }
 
-fn shrink(key: &Bytes, entry: &mut Entry, fold: &dyn Fold) {
-    let mut pack = |body| crate::fragment::Body::raw(body);
+/// Folds a stack; how many bytes that takes beside the frames, which stay.
+fn shrink(key: &Bytes, entry: &mut Entry, fold: &dyn Fold, pack: &mut dyn FnMut(Bytes) -> Body) -> usize {
     // A refusal leaves the stack as it is; it is tried again when the stack has grown as much again.
-    let Ok(reduced) = reduce(key, entry.fragments(), false, fold, &mut pack) else { return };
+    let Ok(reduced) = reduce(key, entry.fragments(), false, fold, pack) else { return 0 };
     if reduced.fold_failed {
-        return;
+        return 0;
     }
     let mut fragments = reduced.fragments.into_iter();
-    if let Some(newest) = fragments.next() {
-        debug_assert!(newest.kind != Kind::Remove, "a merge stack never reduces to a remove");
-        *entry = Entry { newest, older: fragments.rev().collect() };
-    }
+    let Some(newest) = fragments.next() else { return 0 };
+    debug_assert!(newest.kind != Kind::Remove, "a merge stack never reduces to a remove");
+    let body_bytes = match &newest.value {
+        Value::Held(body) => body.stored.len(),
+        Value::At(..) => 0,
+    };
+    let bytes = newest.head.len() + body_bytes;
+    *entry = Entry { newest, older: fragments.rev().collect() };
+    bytes
 }
 
 #[cfg(test)]
@@ -194,10 +219,10 @@ mod tests {
     fn fragments_stack_newest_first_until_a_complete_one_hides_them() {
         let table = Memtable::new(1, 1);
         for (kind, head) in [(Kind::Put, "a"), (Kind::Merge, "b"), (Kind::Merge, "c")] {
-            table.insert(Bytes::from("k"), fragment(kind, head), &NewestWins);
+            table.insert(Bytes::from("k"), fragment(kind, head), &NewestWins, &mut Body::raw);
         }
         assert_eq!(heads(&table.get(b"k")), ["c", "b", "a"]);
-        table.insert(Bytes::from("k"), Fragment::remove(), &NewestWins);
+        table.insert(Bytes::from("k"), Fragment::remove(), &NewestWins, &mut Body::raw);
         assert_eq!(table.get(b"k").len(), 1);
         assert!(table.get(b"other").is_empty());
     }
@@ -206,7 +231,7 @@ mod tests {
     fn a_tall_stack_is_folded() {
         let table = Memtable::new(1, 1);
         for _ in 0..100 {
-            table.insert(Bytes::from("k"), fragment(Kind::Merge, "x"), &NewestWins);
+            table.insert(Bytes::from("k"), fragment(Kind::Merge, "x"), &NewestWins, &mut Body::raw);
         }
         assert!(table.get(b"k").len() <= STACK_MAX + 1);
     }
@@ -227,7 +252,8 @@ mod tests {
     #[test]
     fn small_fragments_without_a_body_are_folded_at_once_where_the_caller_can() {
         let table = Memtable::new(1, 1);
-        let insert = |key: &'static str, fragment| table.insert(Bytes::from(key), fragment, &AtOnce);
+        let insert =
+            |key: &'static str, fragment| table.insert(Bytes::from(key), fragment, &AtOnce, &mut Body::raw);
         for head in ["a", "b", "c"] {
             insert("counter", fragment(Kind::Merge, head));
             insert("apart", fragment(Kind::Merge, head));
@@ -251,7 +277,7 @@ mod tests {
     fn pages_are_ordered_over_all_shards() {
         let table = Memtable::new(1, 1);
         for n in [5u8, 1, 9, 3, 7] {
-            table.insert(Bytes::copy_from_slice(&[n]), fragment(Kind::Put, "h"), &NewestWins);
+            table.insert(Bytes::copy_from_slice(&[n]), fragment(Kind::Put, "h"), &NewestWins, &mut Body::raw);
         }
         let page = table.page(Bound::Excluded(&[1]), Bound::Included(&[7]), 2);
         let keys: Vec<u8> = page.iter().map(|(key, _)| key[0]).collect();

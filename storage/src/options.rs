@@ -22,7 +22,8 @@ pub enum Background {
 pub struct Options {
     /// Who does the background work.
     pub background: Background,
-    /// What a thread for flushes or compactions does first, such as lowering its priority. The log's thread does not.
+    /// What a thread for compactions does first, such as lowering its priority. Those of log and flushes, for which
+    /// writers wait, do not.
     pub begin_thread: fn(),
     /// A memtable is frozen and flushed once it holds so many bytes.
     pub memtable_bytes: usize,
@@ -56,6 +57,14 @@ pub struct Options {
     pub hash_seed: u64,
     /// Runs of similar size that are merged into one (the T of size-tiered T4).
     pub tier_fanout: usize,
+    /// Part of the tables, in percent, that must be overwritten or removed before they are merged for the sake of space.
+    pub garbage_percent: u64,
+    /// The same while little is written: then a merge takes nothing from anybody.
+    pub garbage_percent_idle: u64,
+    /// How often in a row the compaction finds nothing to do, about once a second, before little is written.
+    pub idle_looks: u32,
+    /// A manifest that has grown beyond this, and beyond a few times what it says, is written anew.
+    pub manifest_bytes_max: u64,
     /// Sorted runs at which writers are slowed as far as they ever are.
     pub runs_max: usize,
 }
@@ -82,6 +91,10 @@ impl Default for Options {
             hash_seed: 0x6d65_7267_616e_7365,
             tier_fanout: 4,
             runs_max: 32,
+            garbage_percent: 60,
+            garbage_percent_idle: 20,
+            idle_looks: 30,
+            manifest_bytes_max: 4 << 20,
         }
     }
 }
@@ -94,6 +107,7 @@ impl Options {
             memtable_bytes: 64 << 10,
             log_file_bytes: 64 << 10,
             cache_bytes: 1 << 20,
+            idle_looks: 1_000,
             ..Options::default()
         }
     }

@@ -85,6 +85,15 @@ pub struct Write {
 #[error("{0}")]
 pub struct FoldError(pub String);
 
+/// The one of two fragments that alone is the state of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Winner {
+    /// That written later.
+    Newer,
+    /// That written earlier.
+    Older,
+}
+
 /// How the fragments of a key become one record. Supplied by the caller.
 ///
 /// Must be a pure function and associative over adjacent fragments: `fold([a, b, c])` equals
@@ -95,6 +104,12 @@ pub trait Fold: Send + Sync {
 
     /// Joins only the heads, where that can be done without bodies; `None` means that bodies are needed.
     fn fold_heads(&self, _key: &[u8], _heads_newest_first: &[Bytes]) -> Option<Bytes> {
+        None
+    }
+
+    /// Which of two fragments alone is the state that both make, where their heads tell: then no other body is read,
+    /// and nothing is folded. `None`: neither, or the heads do not tell.
+    fn wins(&self, _key: &[u8], _newer_head: &Bytes, _older_head: &Bytes) -> Option<Winner> {
         None
     }
 

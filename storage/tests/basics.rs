@@ -297,3 +297,133 @@ fn a_database_without_its_pointer_is_not_taken_for_a_new_one() {
     fs::Fs::unlink(&image, &Path::new(DIR).join("CURRENT")).unwrap();
     assert!(matches!(open(&image), Err(Error::Corruption { .. })));
 }
+
+/// Keys of ours are registers: the larger head wins, whenever it was written. Bodies are never asked for.
+struct LargerHead;
+
+impl Fold for LargerHead {
+    fn fold(&self, _key: &[u8], _newest_first: &[Record]) -> Result<Record, FoldError> {
+        Err(FoldError("heads tell".into()))
+    }
+
+    fn wins(&self, _key: &[u8], newer_head: &Bytes, older_head: &Bytes) -> Option<Winner> {
+        Some(if newer_head >= older_head { Winner::Newer } else { Winner::Older })
+    }
+}
+
+#[test]
+fn where_heads_tell_which_fragment_wins_one_body_is_read_and_nothing_is_folded() {
+    let fs = SimFs::new();
+    let options = Options { cache_bytes: 0, ..unmerged() };
+    let opened =
+        Db::open(Arc::new(fs.clone()), DIR.as_ref(), options, Arc::new(LargerHead), Arc::new(NoSink));
+    let db = opened.unwrap().0;
+    let write = |head: &str| {
+        let record =
+            Record { head: head.to_owned().into(), body: format!("{head}{}", "x".repeat(900)).into() };
+        db.write(vec![Op::Merge { key: "k".into(), record }], Durability::Sync).unwrap();
+    };
+    let won = |head: &str| {
+        let record = db.get(b"k").unwrap().unwrap();
+        assert_eq!(record.head, head);
+        assert!(record.body.starts_with(head.as_bytes()));
+        assert_eq!(db.get_head(b"k").unwrap().unwrap(), head);
+        assert_eq!(db.scan(everything()).next().unwrap().unwrap().1, record);
+    };
+    // In the memtable, late and early; a stack never gets high.
+    for head in ["3", "5", "4"] {
+        write(head);
+    }
+    won("5");
+    assert_eq!(db.get_fragments(b"k").unwrap().len(), 1);
+    db.flush().unwrap();
+    // Over tables.
+    for head in ["2", "7", "6"] {
+        write(head);
+        db.flush().unwrap();
+    }
+    assert_eq!(db.get_fragments(b"k").unwrap().len(), 4);
+    won("7");
+    let reads = || db.metrics().file_reads;
+    let before = reads();
+    db.get(b"k").unwrap();
+    assert_eq!(reads() - before, 4 + 1, "a block of each table, and one body");
+    db.compact_all().unwrap();
+    assert_eq!(db.get_fragments(b"k").unwrap().len(), 1);
+    won("7");
+}
+
+/// F40: what was removed, or overwritten, gives its room back though hardly anything is written after it.
+#[test]
+fn space_comes_back_when_little_is_written() {
+    for remove in [true, false] {
+        let fs = SimFs::new();
+        let (db, _) = open_with(&fs, Options { tier_fanout: 4, ..tiny_options() }).unwrap();
+        let noise = |n: u32| -> Vec<u8> {
+            (0..3_000u32).map(|at| (at.wrapping_mul(2_654_435_761 + n) >> 13) as u8).collect()
+        };
+        for n in 0..100 {
+            let record = Record { head: "h".into(), body: noise(n).into() };
+            db.write(vec![Op::Put { key: format!("k{n:03}").into(), record }], Durability::Sync).unwrap();
+            rest(&db);
+        }
+        db.flush().unwrap();
+        rest(&db);
+        let full = db.metrics().table_bytes;
+        assert!(full > 80_000, "{full}");
+        for n in 0..100 {
+            let key = Bytes::from(format!("k{n:03}"));
+            let op = if remove { Op::Remove { key } } else { Op::Put { key, record: Record::default() } };
+            db.write(vec![op], Durability::Sync).unwrap();
+        }
+        // Idle: nothing is written any more.
+        for _ in 0..20 {
+            rest(&db);
+        }
+        let left = db.metrics().table_bytes;
+        assert!(left < full / 5, "remove {remove}: {left} of {full} bytes are left");
+    }
+}
+
+#[test]
+fn the_manifest_stays_short_while_the_database_is_open() {
+    let fs = SimFs::new();
+    let (db, _) = open(&fs).unwrap();
+    for n in 0..300 {
+        db.write(vec![put(&format!("k{}", n % 7), "v")], Durability::Sync).unwrap();
+        db.flush().unwrap();
+        rest(&db);
+        let manifests: Vec<u64> = fs
+            .files()
+            .into_iter()
+            .filter(|(path, _)| path.to_string_lossy().contains("MANIFEST"))
+            .map(|(_, len)| len)
+            .collect();
+        assert_eq!(manifests.len(), 1);
+        assert!(manifests[0] < 16 << 10, "{} bytes after {n} flushes", manifests[0]);
+    }
+    let found = contents(&db).unwrap();
+    let image = fs.crash_image(1);
+    assert_eq!(contents(&open(&image).unwrap().0).unwrap(), found);
+}
+
+/// S3: a merge that cannot fit is not begun, and takes no room from the writers.
+#[test]
+fn a_merge_without_room_is_left_until_there_is_some() {
+    let fs = SimFs::new();
+    let (db, _) = open_with(&fs, Options { tier_fanout: 4, ..tiny_options() }).unwrap();
+    for n in 0..3 {
+        db.write(vec![put(&format!("k{n}"), &"v".repeat(3_000))], Durability::Sync).unwrap();
+        db.flush().unwrap();
+    }
+    let used: u64 = fs.files().iter().map(|(_, len)| len).sum();
+    fs.set_capacity_bytes(Some(used + (12 << 10)));
+    db.write(vec![put("k3", &"v".repeat(3_000))], Durability::Sync).unwrap();
+    db.flush().unwrap();
+    fs.set_capacity_bytes(Some(fs.files().iter().map(|(_, len)| len).sum::<u64>() + 1_000));
+    rest(&db);
+    assert_eq!((db.metrics().compactions, db.metrics().background_error.as_str()), (0, ""));
+    fs.set_capacity_bytes(None);
+    rest(&db);
+    assert_eq!(db.metrics().compactions, 1);
+}

@@ -15,7 +15,7 @@ use crate::harness::*;
 /// Several tables with puts, merges and removes in all of them.
 fn damaged_ground(seed: u64) -> (SimFs, Model) {
     let fs = SimFs::new();
-    let options = Options { tier_fanout: 64, ..tiny_options() };
+    let options = unmerged();
     let (db, _) = open_with(&fs, options).unwrap();
     let (mut history, mut model) = (History::new(seed, 60), Model::default());
     for n in 0..160 {
@@ -34,7 +34,7 @@ fn damaged_ground(seed: u64) -> (SimFs, Model) {
 
 fn open_apart(fs: &SimFs) -> Db {
     // Tables stay as they are unless a test says otherwise.
-    open_with(fs, Options { tier_fanout: 64, ..tiny_options() }).unwrap().0
+    open_with(fs, unmerged()).unwrap().0
 }
 
 /// What a scan gives, and the keys that it says it could not read.
@@ -201,7 +201,7 @@ fn a_removed_key_does_not_come_back_when_the_remove_is_lost() {
 #[test]
 fn a_damaged_table_is_set_aside_and_the_others_go_on_compacting() {
     let fs = SimFs::new();
-    let (db, _) = open_with(&fs, Options { tier_fanout: 64, ..tiny_options() }).unwrap();
+    let (db, _) = open_with(&fs, unmerged()).unwrap();
     let mut model = Model::default();
     let write_table = |model: &mut Model, table: u32, db: &Db| {
         let rows: Vec<Op> =
@@ -256,8 +256,7 @@ fn damage_that_was_found_after_the_rewrite_began_is_not_given_up() {
 #[test]
 fn a_span_is_given_up_in_pieces_as_slots_are_repaired() {
     let fs = SimFs::new();
-    let (db, _) =
-        open_with(&fs, Options { block_bytes: 1 << 20, tier_fanout: 64, ..tiny_options() }).unwrap();
+    let (db, _) = open_with(&fs, Options { block_bytes: 1 << 20, ..unmerged() }).unwrap();
     let rows: Vec<Op> = (0..10).map(|n| put(&format!("k{n}"), "v")).collect();
     let mut model = Model::default();
     model.apply(&rows);
@@ -280,7 +279,7 @@ fn a_span_is_given_up_in_pieces_as_slots_are_repaired() {
 fn a_crash_at_any_io_of_giving_up_leaves_the_range_damaged_or_given_up() {
     let (ground, model) = with_hidden_keys(4);
     let run = |fs: &SimFs| -> Result<(), Error> {
-        let db = open_with(fs, Options { tier_fanout: 64, ..tiny_options() })?.0;
+        let db = open_with(fs, unmerged())?.0;
         let mut cursor = Some(VerifyCursor::default());
         while let Some(at) = cursor {
             cursor = db.verify_some(at, 1 << 20)?.cursor;

@@ -145,10 +145,12 @@ fn an_unreadable_sector_is_an_error_and_not_a_missing_key() {
         kind: OpKind::Read,
         path_contains: Some(".sst".into()),
         skip: 0,
-        times: 1,
+        times: 3,
         effect: FaultEffect::Io,
     });
     assert!(matches!(db.get(b"a"), Err(Error::Io { op: "read", .. })));
+    // Whoever repairs damage hears of it at once, and not when the verifier comes by.
+    assert_eq!(db.damaged().len(), 1);
     // The disk may be better at the second attempt; reads may be tried again.
     assert_eq!(db.get(b"a").unwrap().unwrap().body, "1");
 }

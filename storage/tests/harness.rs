@@ -91,8 +91,15 @@ pub(crate) fn tiny_options() -> Options {
         large_value_bytes: 512,
         cache_bytes: 16 << 10,
         tier_fanout: 2,
+        idle_looks: 3,
+        manifest_bytes_max: 1 << 10,
         ..Options::stepped()
     }
+}
+
+/// As those, and tables stay as they were flushed.
+pub(crate) fn unmerged() -> Options {
+    Options { tier_fanout: 64, garbage_percent: 1_000, garbage_percent_idle: 1_000, ..tiny_options() }
 }
 
 pub(crate) fn open_with(fs: &SimFs, options: Options) -> Result<(Db, Recovery), Error> {

@@ -15,6 +15,17 @@ pub(crate) struct Run {
     pub(crate) aside: bool,
     /// Some of it was given up.
     pub(crate) excised: bool,
+    /// Bytes of older runs that this one hides, an estimate.
+    pub(crate) hidden_bytes: u64,
+}
+
+/// When hidden bytes are worth a merge.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Garbage {
+    /// Their part in what would be rewritten, in percent.
+    pub(crate) percent: u64,
+    /// Fewer are not worth it.
+    pub(crate) bytes_min: u64,
 }
 
 /// The sizes that make runs similar.
@@ -51,6 +62,26 @@ pub(crate) fn pick(runs: &[Run], tiers: Tiers) -> Option<Range<usize>> {
     let highest = tier_of.iter().flatten().max().copied()?;
     let range = (0..=highest).find_map(|tier| window(&tier_of, tier, tiers.fanout))?;
     Some(if range.end > fused_from { range.start..runs.len() } else { range })
+}
+
+/// The runs that hide the most, with all that is older, where that is worth it: overwritten and removed data goes only
+/// when it meets what hides it.
+pub(crate) fn hiding(runs: &[Run], garbage: Garbage) -> Option<Range<usize>> {
+    let (free, _) = free(runs);
+    let (mut bytes, mut hidden, mut best) = (0u64, 0u64, None);
+    for at in (0..runs.len()).rev() {
+        if !free[at] {
+            break;
+        }
+        // No more can be hidden than there is.
+        hidden = (hidden + runs[at].hidden_bytes).min(bytes);
+        bytes += runs[at].bytes;
+        let worth = hidden >= garbage.bytes_min.max(1) && hidden * 100 >= bytes * garbage.percent;
+        if worth && best.as_ref().is_none_or(|(most, _)| hidden > *most) {
+            best = Some((hidden, at..runs.len()));
+        }
+    }
+    best.map(|(_, range)| range)
 }
 
 /// One run to be written anew by itself, or with what must go with it; `None` if that has to wait.
@@ -109,6 +140,7 @@ mod tests {
             bytes: word.trim_end_matches(['x', 'e']).parse().expect("a size"),
             aside: word.contains('x'),
             excised: word.contains('e'),
+            hidden_bytes: 0,
         };
         runs.split_whitespace().map(parse).collect()
     }
@@ -190,15 +222,80 @@ mod tests {
         let mut runs: Vec<Run> = Vec::new();
         let mut rewritten = 0;
         for _ in 0..1000 {
-            runs.insert(0, Run { bytes: 1, aside: false, excised: false });
+            runs.insert(0, Run { bytes: 1, aside: false, excised: false, hidden_bytes: 0 });
             while let Some(range) = pick(&runs, Tiers { base_bytes: 1, fanout: 4 }) {
                 let bytes = runs[range.clone()].iter().map(|run| run.bytes).sum();
                 rewritten += bytes;
-                runs.splice(range, [Run { bytes, aside: false, excised: false }]);
+                runs.splice(range, [Run { bytes, aside: false, excised: false, hidden_bytes: 0 }]);
             }
             assert!(runs.len() <= 3 * 6, "{runs:?}");
         }
         assert_eq!(runs.iter().map(|run| run.bytes).sum::<u64>(), 1000);
         assert!(rewritten <= 1000 * 5, "{rewritten}");
+    }
+    /// Bytes and, after a colon, what is hidden, newest first; `x` and `e` as above.
+    fn check_hiding(runs: &str, expected: Option<Range<usize>>) {
+        let parse = |word: &str| {
+            let (run, hidden) = word.split_once(':').unwrap_or((word, "0"));
+            Run { hidden_bytes: hidden.parse().expect("a size"), ..parse(run)[0] }
+        };
+        let runs: Vec<Run> = runs.split_whitespace().map(parse).collect();
+        assert_eq!(hiding(&runs, Garbage { percent: 50, bytes_min: 10 }), expected, "{runs:?}");
+    }
+
+    #[test]
+    fn runs_that_hide_half_of_what_is_older_are_merged_with_it() {
+        for (runs, expected) in [
+            ("", None),
+            ("100", None),
+            ("1 100", None),
+            // Removes of nearly all.
+            ("1:90 100", Some(0..2)),
+            ("1 1:90 100", Some(1..3)),
+            ("1:90 38 38 38", Some(0..4)),
+            // Together they hide enough.
+            ("10:30 10:40 100", Some(0..3)),
+            ("100:40 100", None),
+            // An estimate beyond what there is counts as all.
+            ("1:900 9", None),
+            ("1:900 19", Some(0..2)),
+            // Only what is free, down to the oldest.
+            ("1:90 100x", None),
+            ("1x 1:90 100", Some(1..3)),
+            ("1:90 1x 100", None),
+            ("1e:90 100", Some(0..2)),
+        ] {
+            check_hiding(runs, expected);
+        }
+    }
+
+    #[test]
+    fn whatever_is_hidden_every_choice_is_of_free_runs_down_to_the_oldest_and_ends() {
+        let mut state = 7u64;
+        let mut below = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        for _ in 0..2_000 {
+            let mut runs: Vec<Run> = (0..below(9))
+                .map(|_| Run {
+                    bytes: 1 + below(1_000),
+                    aside: below(8) == 0,
+                    excised: below(8) == 0,
+                    hidden_bytes: below(1_500),
+                })
+                .collect();
+            let rule = Garbage { percent: 20 + below(60), bytes_min: below(300) };
+            let mut merges = 0;
+            while let Some(range) = hiding(&runs, rule) {
+                assert_eq!(range.end, runs.len());
+                assert!(range.len() >= 2 && runs[range.clone()].iter().all(|run| !run.aside));
+                // The oldest hides nothing, so that what was merged is not merged again for what it hid.
+                let bytes = runs[range.clone()].iter().map(|run| run.bytes).sum();
+                runs.splice(range, [Run { bytes, aside: false, excised: false, hidden_bytes: 0 }]);
+                merges += 1;
+                assert!(merges <= 9, "{runs:?}");
+            }
+        }
     }
 }

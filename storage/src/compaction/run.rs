@@ -13,6 +13,10 @@ use crate::record::Fold;
 use crate::table::TableMeta;
 use crate::table::builder::{TableBuilder, TableOptions};
 
+/// So many keys of a table are all asked what they hide; of those beyond, one in `SAMPLED_ONE_IN`.
+const EXACT_KEYS: u64 = 4096;
+const SAMPLED_ONE_IN: u64 = 8;
+
 /// What to merge and how.
 pub(crate) struct Job<'a> {
     pub(crate) fs: &'a dyn Fs,
@@ -22,6 +26,8 @@ pub(crate) struct Job<'a> {
     pub(crate) table: TableOptions,
     /// Nothing older than the sources exists.
     pub(crate) bottom: bool,
+    /// What an older table holds of a key, in bytes, as far as that can be told without reading it.
+    pub(crate) older_bytes: &'a dyn Fn(&[u8]) -> u64,
     /// The piece of history that the sources cover.
     pub(crate) sequences: (u64, u64),
     /// Gives folded bodies the form they keep.
@@ -49,6 +55,7 @@ pub(crate) fn run(job: &Job<'_>, sources: Vec<Box<dyn Source>>) -> Result<Outcom
 fn merge(job: &Job<'_>, mut merged: Merged, started: &mut bool) -> Result<Outcome, Error> {
     let mut builder: Option<TableBuilder> = None;
     let mut folds_refused = 0;
+    let mut keys = 0u64;
     while let Some(found) = merged.next()? {
         let (key, fragments) = match found {
             Found::Group(group) => group,
@@ -67,7 +74,15 @@ fn merge(job: &Job<'_>, mut merged: Merged, started: &mut bool) -> Result<Outcom
             *started = true;
             builder = Some(TableBuilder::create(job.fs, job.path.clone(), job.number, job.table)?);
         }
-        builder.as_mut().expect("made above").add(&key, &reduced.fragments)?;
+        let builder = builder.as_mut().expect("made above");
+        // All keys of a small table, which may be few removes of large values, and some of a large one.
+        let sampled = keys < EXACT_KEYS || keys.is_multiple_of(SAMPLED_ONE_IN);
+        if !job.bottom && sampled {
+            let weight = if keys < EXACT_KEYS { 1 } else { SAMPLED_ONE_IN };
+            builder.hides(weight * (job.older_bytes)(&key));
+        }
+        keys += 1;
+        builder.add(&key, &reduced.fragments)?;
     }
     let meta = builder.map(|builder| builder.finish(job.sequences.0, job.sequences.1)).transpose()?;
     Ok(Outcome { meta, folds_refused })

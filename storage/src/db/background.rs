@@ -9,14 +9,18 @@ use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::Inner;
+use super::shape::Shape;
 use crate::error::Error;
 
+/// Little is written: less than this part of a memtable from look to look, as a power of two.
+const LITTLE_SHIFT: u32 = 10;
 /// How long threads wait before they look again, also after a failure.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -30,6 +34,9 @@ pub(super) struct Work {
     last_error: String,
     /// Why the last attempt at a flush failed, until one succeeds.
     flush_failure: Option<Error>,
+    /// What had been written at the last look, and how often in a row it was about the same.
+    ingested_bytes: u64,
+    idle_looks: u32,
     /// Counts wake-ups, so that none is missed between looking for work and waiting for it.
     changes: u64,
 }
@@ -52,12 +59,10 @@ impl BackgroundState {
         self.work.lock().changes
     }
 
-    /// Waits unless something has changed since `changes` was read.
-    fn wait_since(&self, changes: u64, at_most: Duration) {
+    /// Waits unless something has changed since `changes` was read. True if nothing changed in all that time.
+    fn wait_since(&self, changes: u64, at_most: Duration) -> bool {
         let mut work = self.work.lock();
-        if work.changes == changes {
-            self.changed.wait_for(&mut work, at_most);
-        }
+        work.changes == changes && self.changed.wait_for(&mut work, at_most).timed_out()
     }
 
     pub(super) fn wait_for_change(&self, at_most: Duration) {
@@ -108,20 +113,25 @@ pub(super) fn start_threads(
 
 impl Inner {
     fn flush_thread(&self) {
+        // At the priority of the writers, who wait for it when memory is full.
         self.work_until_closed(Inner::try_flush_one);
     }
 
     fn compaction_thread(&self) {
+        (self.options.begin_thread)();
         self.work_until_closed(Inner::try_compact_one);
     }
 
     fn work_until_closed(&self, work: fn(&Inner) -> Result<bool, Error>) {
-        (self.options.begin_thread)();
         while self.check_usable().is_ok() {
             let changes = self.background.changes();
             match work(self) {
                 Ok(true) => {}
-                Ok(false) => self.background.wait_since(changes, LOOK_AGAIN),
+                Ok(false) => {
+                    if self.background.wait_since(changes, LOOK_AGAIN) {
+                        self.look();
+                    }
+                }
                 Err(error) => {
                     self.note_failure(&error);
                     // A wake-up must not turn a full disk into a busy loop.
@@ -133,6 +143,36 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Takes note that there was nothing to do. Once little has been written for a while, what the memtable removes or
+    /// overwrites is made part of the tables, where it can be weighed. True if a memtable was frozen for that.
+    pub(super) fn look(&self) -> bool {
+        let ingested = self.counters.ingested_bytes.load(Ordering::Relaxed);
+        let mut work = self.background.work.lock();
+        let little = ingested - work.ingested_bytes <= self.options.memtable_bytes as u64 >> LITTLE_SHIFT;
+        work.ingested_bytes = ingested;
+        work.idle_looks = if little { work.idle_looks.saturating_add(1) } else { 0 };
+        let due = work.idle_looks == self.options.idle_looks;
+        drop(work);
+        if !due || !self.hides_much(&self.shape()) {
+            return false;
+        }
+        let rotated = self.rotate(&mut self.log.lock());
+        rotated.inspect_err(|error| self.note_failure(error)).is_ok()
+    }
+
+    /// Whether the active memtable may hide enough of the tables to be flushed for it before it is full.
+    fn hides_much(&self, shape: &Shape) -> bool {
+        let keys: u64 = shape.tables.iter().map(|table| table.meta().properties.keys).sum();
+        let bytes_per_key = shape.table_bytes() / keys.max(1);
+        let hidden = shape.active.keys() as u64 * bytes_per_key;
+        hidden >= self.options.memtable_bytes as u64 / 4
+            && hidden * 100 >= shape.table_bytes() * self.options.garbage_percent_idle
+    }
+
+    pub(super) fn is_idle(&self, work: &Work) -> bool {
+        work.idle_looks >= self.options.idle_looks
     }
 
     /// Remembers a failure of background work; a failed sync poisons.

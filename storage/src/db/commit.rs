@@ -23,6 +23,11 @@ use crate::record::{Durability, Op};
 use crate::wal::format::Staged;
 use crate::wal::writer::LogWriter;
 
+/// Debt up to this slows nobody …
+const DEBT_FREE: f32 = 0.6;
+/// … and all of it slows writers to so many bytes a microsecond: about what compactions get through, whether the bytes
+/// come in one write or in many.
+const BYTES_PER_US_IN_DEBT: f32 = 16.0;
 /// Raw bodies up to this size are copied into the log frame's buffer.
 const COPY_RAW_BYTES_MAX: usize = 16 << 10;
 /// What kind and lengths of an operation take, from above.
@@ -67,8 +72,11 @@ impl Inner {
             self.background.wait_for_change(Duration::from_millis(50));
         }
         let debt = self.debt();
-        if debt > 0.6 {
-            self.background.wait_for_change(Duration::from_micros(((debt - 0.6) * 10_000.0) as u64));
+        if debt > DEBT_FREE {
+            let share = (debt - DEBT_FREE).min(1.0 - DEBT_FREE) / (1.0 - DEBT_FREE);
+            let bytes = self.queue.bytes().min(self.options.group_bytes_max);
+            let delay = share * bytes as f32 / BYTES_PER_US_IN_DEBT;
+            self.background.wait_for_change(Duration::from_micros(delay as u64));
         }
     }
 
@@ -128,7 +136,9 @@ impl Inner {
         let ops = || writes.iter().flatten();
         let mut packed: Vec<Body> = Vec::with_capacity(ops().count());
         packed.extend(ops().map(|op| match op {
-            Op::Put { record, .. } | Op::Merge { record, .. } => pack(&self.options, record.body.clone()),
+            Op::Put { record, .. } | Op::Merge { record, .. } => {
+                own(pack(&self.options, record.body.clone()), &record.body)
+            }
             Op::Remove { .. } => Body::default(),
         }));
         let heads_and_keys = ops().map(|op| match op {
@@ -177,7 +187,7 @@ impl Inner {
         Counters::add(&self.counters.ops, ops.len() as u64);
         Counters::add(&self.counters.log_bytes, frame_bytes);
         for (key, fragment) in ops {
-            memtable.insert(key, fragment, self.fold.as_ref());
+            memtable.insert(key, fragment, self.fold.as_ref(), &mut |body| pack(&self.options, body));
         }
         Ok(())
     }
@@ -280,7 +290,10 @@ impl Inner {
             return Step::Compacted;
         }
         // A failure has poisoned the database; the next call tells.
-        if self.sync_log().unwrap_or(false) { Step::Synced } else { Step::Idle }
+        if self.sync_log().unwrap_or(false) {
+            return Step::Synced;
+        }
+        if self.look() && self.flush_one() { Step::Flushed } else { Step::Idle }
     }
 }
 
@@ -294,8 +307,16 @@ pub(super) fn pack(options: &Options, raw: Bytes) -> Body {
     Body::raw(raw)
 }
 
-/// Whether a body goes into log and memtable in a buffer of its own. One that stays the caller's bytes is
-/// copied unless it is long: it may be a small part of a receive buffer, which would be kept alive.
+/// A body that stayed the caller's bytes may be a small part of a receive buffer, which would be kept alive: a long one
+/// gets a buffer of its own, a short one is copied with the frame.
+fn own(body: Body, callers: &Bytes) -> Body {
+    if body.zstd || !has_own_buffer(&body) {
+        return body;
+    }
+    Body::raw(Bytes::copy_from_slice(callers))
+}
+
+/// Whether a body goes into log and memtable in a buffer of its own.
 fn has_own_buffer(body: &Body) -> bool {
     body.zstd || body.stored.len() > COPY_RAW_BYTES_MAX
 }

@@ -8,16 +8,18 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use super::Inner;
 use super::background::{LOOK_AGAIN, Work};
 use super::commit::pack;
 use super::shape::Shape;
-use crate::compaction::pick::{Run, Tiers, alone, pick, whole_stretch};
+use crate::compaction::pick::{Garbage, Run, Tiers, alone, hiding, pick, whole_stretch};
 use crate::compaction::run::{Job, run};
 use crate::error::Error;
 use crate::levels::Levels;
 use crate::levels::edit::Change;
-use crate::levels::manifest::ManifestWriter;
+use crate::levels::manifest::{self, ManifestWriter};
 use crate::memtable::Memtable;
 use crate::merge::{MemtableSource, Source};
 use crate::metrics::Counters;
@@ -30,8 +32,6 @@ use crate::table::{Table, TableMeta};
 pub(super) struct Ledger {
     pub(super) manifest: ManifestWriter,
     pub(super) levels: Levels,
-    /// Logs that are no longer needed and wait for reuse.
-    pub(super) spare_logs: Vec<PathBuf>,
 }
 
 impl Inner {
@@ -48,13 +48,12 @@ impl Inner {
         let shape = self.shape();
         let Some(memtable) = shape.frozen.last() else { return Ok(false) };
         let newer = shape.frozen.iter().rev().nth(1).unwrap_or(&shape.active);
-        let bottom = shape.tables.is_empty();
         let sequences = (memtable.sequence_first, newer.sequence_first - 1);
         let source: Box<dyn Source> =
             Box::new(MemtableSource::new(memtable.clone(), Bound::Unbounded, Bound::Unbounded));
         // A first table will soon be rewritten, whatever lies below it: the fast level.
         let level = self.options.block_zstd_level;
-        let table = self.merge_into_table(vec![source], bottom, sequences, level)?;
+        let table = self.merge_into_table(vec![source], &shape.tables, sequences, level)?;
         let bytes = table.as_ref().map_or(0, |table| table.meta().file_bytes);
         self.install_flush(memtable, newer.log_number, sequences.1, table)?;
         Counters::add(&self.counters.flushes, 1);
@@ -76,13 +75,15 @@ impl Inner {
         let mut shape = self.shape.write();
         *shape = Arc::new(shape.flushed(memtable, table));
         drop(shape);
+        drop(ledger);
         let log = names::log(&self.dir, memtable.log_number);
-        if ledger.spare_logs.len() < self.options.log_files_recycled_max {
-            ledger.spare_logs.push(log);
+        let mut spare_logs = self.spare_logs.lock();
+        if spare_logs.len() < self.options.log_files_recycled_max {
+            spare_logs.push(log);
         } else {
             self.discard(&log);
         }
-        drop(ledger);
+        drop(spare_logs);
         self.after_install();
         Ok(())
     }
@@ -106,6 +107,29 @@ impl Inner {
                 }
                 return Err(error);
             }
+        }
+        self.roll_manifest(ledger)
+    }
+
+    /// Replaces a manifest that has grown long by a snapshot. That may fail: the old one goes on.
+    fn roll_manifest(&self, ledger: &mut Ledger) -> Result<(), Error> {
+        if !ledger.manifest.is_long(self.options.manifest_bytes_max) {
+            return Ok(());
+        }
+        let number = self.new_file_number();
+        match ManifestWriter::create(self.fs.as_ref(), &self.dir, number, &ledger.levels) {
+            Ok(manifest) => {
+                let old = std::mem::replace(&mut ledger.manifest, manifest);
+                self.discard(old.path());
+            }
+            Err(error @ Error::Poisoned { .. }) => return Err(self.poison(&error)),
+            // Not pointed to, unless the pointer says so: then edits of the old one would be lost.
+            Err(error)
+                if manifest::current(self.fs.as_ref(), &self.dir).is_ok_and(|at| at != Some(number)) =>
+            {
+                tracing::warn!(%error, "could not write the manifest anew; the old one grows on");
+            }
+            Err(error) => return Err(self.poison(&error)),
         }
         Ok(())
     }
@@ -139,7 +163,15 @@ impl Inner {
         let tiers = Tiers { base_bytes: self.options.memtable_bytes as u64, fanout };
         let frail = (0..runs.len()).filter(|at| shape.tables[*at].health().is_frail());
         let anew = frail.into_iter().find_map(|at| alone(&runs, at));
-        let range = anew.or_else(|| pick(&runs, tiers))?;
+        let percent = if self.is_idle(&work) {
+            self.options.garbage_percent_idle
+        } else {
+            self.options.garbage_percent
+        };
+        let garbage = Garbage { percent, bytes_min: self.options.memtable_bytes as u64 / 4 };
+        // In this order: what fits is done, though something larger would come first.
+        let choices = [anew, pick(&runs, tiers), hiding(&runs, garbage)];
+        let range = choices.into_iter().flatten().find(|range| self.has_room_for(&runs[range.clone()]))?;
         let inputs = shape.tables[range].to_vec();
         work.busy.extend(inputs.iter().map(|table| table.meta().number));
         Some(inputs)
@@ -150,8 +182,20 @@ impl Inner {
             bytes: table.meta().file_bytes,
             aside: work.busy.contains(&table.meta().number) || table.health().is_damaged(),
             excised: table.health().has_excised(),
+            hidden_bytes: table.meta().properties.hidden_bytes,
         };
         shape.tables.iter().map(as_run).collect()
+    }
+
+    /// Whether a merge of these runs fits on the disk beside them, with room for the memtables that will be flushed
+    /// meanwhile. A merge that finds out at its end has taken that room from the writers, for nothing.
+    fn has_room_for(&self, runs: &[Run]) -> bool {
+        let bytes: u64 = runs.iter().map(|run| run.bytes).sum();
+        let hidden: u64 = runs.iter().map(|run| run.hidden_bytes).sum();
+        let output = bytes.saturating_sub(hidden).max(bytes / 16);
+        // Where nobody can tell, it is tried.
+        let available = self.fs.available_bytes(&self.dir).unwrap_or(u64::MAX);
+        output.saturating_add(self.options.memtable_bytes as u64) <= available
     }
 
     /// Merges neighbours that were claimed, and releases them.
@@ -182,7 +226,8 @@ impl Inner {
             return Ok(());
         }
         let level = if bottom { self.options.bottom_zstd_level } else { self.options.block_zstd_level };
-        let output = self.merge_into_table(sources, bottom, sequences, level)?;
+        let below = shape.tables.iter().position(|table| Arc::ptr_eq(table, oldest)).map_or(0, |at| at + 1);
+        let output = self.merge_into_table(sources, &shape.tables[below..], sequences, level)?;
         let mut changes: Vec<Change> =
             inputs.iter().map(|table| Change::RemoveTable(table.meta().number)).collect();
         changes.extend(output.iter().map(|table| Change::AddTable(Box::new(table.meta().clone()))));
@@ -203,7 +248,7 @@ impl Inner {
     fn merge_into_table(
         &self,
         sources: Vec<Box<dyn Source>>,
-        bottom: bool,
+        older: &[Arc<Table>],
         sequences: (u64, u64),
         zstd_level: i32,
     ) -> Result<Option<Arc<Table>>, Error> {
@@ -222,7 +267,12 @@ impl Inner {
                 bloom_bits: options.bloom_bits,
                 hash_seed: self.hash_seed,
             },
-            bottom,
+            bottom: older.is_empty(),
+            older_bytes: &|key| {
+                let hash = xxh3_64_with_seed(key, self.hash_seed);
+                let holds = |table: &&Arc<Table>| table.may_hold(key, hash, self.hash_seed);
+                older.iter().find(holds).map_or(0, |table| table.meta().bytes_per_key())
+            },
             sequences,
             pack: &|body| pack(options, body),
             cancelled: &|| self.is_closed(),

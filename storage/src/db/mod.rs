@@ -111,6 +111,8 @@ struct Inner {
     log: Mutex<LogState>,
     background: BackgroundState,
     ledger: Mutex<Ledger>,
+    /// Logs that are no longer needed and wait for reuse.
+    spare_logs: Mutex<Vec<PathBuf>>,
     cache: Cache,
     damage_numbers: Arc<DamageNumbers>,
     hash_seed: u64,

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Inner;
 use crate::error::Error;
-use crate::fragment::{Fragment, Kind, Value};
+use crate::fragment::{Fragment, Kind, Value, winner};
 use crate::metrics::Counters;
 use crate::record::{Fold, Lookup, Record};
 use crate::table::Patience;
@@ -58,6 +58,12 @@ impl Inner {
     }
 
     fn fold_parts(&self, key: &[u8], fragments: &[Fragment], patience: Patience) -> Result<Lookup, Error> {
+        if let Some(winner) = winner(key, visible(fragments), self.fold.as_ref()) {
+            let body = self.body(key, winner, patience)?;
+            return Ok(body.map_or(Lookup::WouldBlock, |body| {
+                Lookup::Found(Record { head: winner.head.clone(), body })
+            }));
+        }
         let mut records = Vec::with_capacity(fragments.len());
         for part in visible(fragments) {
             let Some(body) = self.body(key, part, patience)? else { return Ok(Lookup::WouldBlock) };
@@ -141,6 +147,9 @@ pub(super) fn visible(fragments: &[Fragment]) -> impl Iterator<Item = &Fragment>
 
 /// The head that fragments make, if that can be told without bodies; inside, `None` is a key without state.
 pub(super) fn fold_heads_alone(key: &[u8], fragments: &[Fragment], fold: &dyn Fold) -> Option<Option<Bytes>> {
+    if let Some(winner) = winner(key, visible(fragments), fold) {
+        return Some(Some(winner.head.clone()));
+    }
     let heads: Vec<Bytes> = visible(fragments).map(|part| part.head.clone()).collect();
     match heads.len() {
         0 => Some(None),
@@ -155,6 +164,9 @@ pub(super) fn fold_loaded(
     fragments: &[Fragment],
     fold: &dyn Fold,
 ) -> Result<Option<Record>, Error> {
+    if let Some(winner) = winner(key, visible(fragments), fold) {
+        return Ok(Some(Record { head: winner.head.clone(), body: winner.load_body(key)? }));
+    }
     let load = |part: &Fragment| Ok(Record { head: part.head.clone(), body: part.load_body(key)? });
     let records = visible(fragments).map(load).collect::<Result<Vec<_>, Error>>()?;
     fold_records(key, records, fold)

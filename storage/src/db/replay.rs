@@ -10,6 +10,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Inner;
+use super::commit::pack;
 use super::recovery::Recovery;
 use crate::error::Error;
 use crate::fragment::Fragment;
@@ -192,7 +193,7 @@ impl Replay<'_> {
         recovery.replayed_records += ops as u64;
         memtable.charge(frame_bytes);
         for (key, fragment) in writes.into_iter().flatten() {
-            memtable.insert(key, fragment, self.fold);
+            memtable.insert(key, fragment, self.fold, &mut |body| pack(self.options, body));
         }
     }
 }
@@ -249,7 +250,7 @@ impl Inner {
 
     /// A file with room for a log: a spare one under a new name, or a new one.
     fn log_file(&self, path: &Path) -> Result<Arc<dyn File>, Error> {
-        let spare = self.ledger.lock().spare_logs.pop();
+        let spare = self.spare_logs.lock().pop();
         if let Some(spare) = spare {
             // Opened before it is renamed: a file that cannot be opened keeps its old name, and its use as a spare.
             // Its old header and frames carry another number, so they count for nothing.
@@ -258,7 +259,7 @@ impl Inner {
                 Ok(file) => return Ok(file),
                 Err(error) => {
                     tracing::warn!(file = %spare.display(), %error, "could not reuse a log file");
-                    self.ledger.lock().spare_logs.push(spare);
+                    self.spare_logs.lock().push(spare);
                 }
             }
         }

@@ -34,6 +34,8 @@ pub trait Fs: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Makes all changes of names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that may still be written in a directory's file system.
+    fn available_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// Takes an exclusive advisory lock on a file, making it if needed. `WouldBlock` when someone has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
 }

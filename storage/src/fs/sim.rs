@@ -212,6 +212,11 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    /// Not counted among the I/Os.
+    fn available_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(self.disk.lock().room_left())
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         let mut disk = self.disk.lock();
         if !disk.locks.insert(path.to_owned()) {

@@ -220,7 +220,7 @@ impl Disk {
         self.pending_names = pending;
     }
 
-    fn room_left(&self) -> u64 {
+    pub(super) fn room_left(&self) -> u64 {
         let Some(capacity) = self.capacity_bytes else { return u64::MAX };
         let used: u64 = self.names.values().map(|inode| self.inodes[inode].live.len).sum();
         capacity.saturating_sub(used)

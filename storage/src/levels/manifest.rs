@@ -26,6 +26,8 @@ pub(crate) const HEADER_BYTES: u64 = 24;
 const FRAME_MAGIC: u32 = 0x4d52_4745;
 const FRAME_HEADER_BYTES: usize = 16;
 const ALIGNMENT: u64 = 8;
+/// A manifest is never long before it is so many times its snapshot: each byte of snapshots is paid by edits.
+const LONG_FACTOR: u64 = 4;
 /// No edit is longer; the longest is the snapshot, some hundred bytes for each table.
 const EDIT_BYTES_MAX: usize = 1 << 30;
 
@@ -80,13 +82,14 @@ pub(crate) fn later_frame(bytes: &Bytes, number: u64, after: u64) -> Option<u64>
     offsets.find(|at| frame_at(bytes, number, *at).is_some())
 }
 
-/// Appends edits. The file grows by some hundred bytes for each flush and is replaced by a snapshot at the
-/// next open.
+/// Appends edits. The file grows by some hundred bytes for each flush, and is replaced by a snapshot at the next open or
+/// once it is [long](ManifestWriter::is_long).
 pub(crate) struct ManifestWriter {
     file: Arc<dyn File>,
     path: PathBuf,
     number: u64,
     written: u64,
+    snapshot_bytes: u64,
 }
 
 impl ManifestWriter {
@@ -118,10 +121,20 @@ impl ManifestWriter {
         let path = path.to_owned();
         let file = fs.create(&path).map_err(|e| Error::io("create", &path, e))?;
         file.write_at(&[IoSlice::new(&header(number))], 0).map_err(|e| Error::io("write", &path, e))?;
-        let mut writer = ManifestWriter { file, path, number, written: HEADER_BYTES };
+        let mut writer = ManifestWriter { file, path, number, written: HEADER_BYTES, snapshot_bytes: 0 };
         writer.append(&levels.snapshot())?;
+        writer.snapshot_bytes = writer.written;
         fs.sync_dir(dir).map_err(|e| Error::failed_sync(dir, e))?;
         Ok(writer)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a snapshot in its place would be worth the writing.
+    pub(crate) fn is_long(&self, bytes_max: u64) -> bool {
+        self.written > bytes_max.max(LONG_FACTOR * self.snapshot_bytes)
     }
 
     /// Appends an edit and makes it durable. When the disk is full nothing has changed: the next edit

@@ -155,6 +155,11 @@ impl TableBuilder {
         Ok(())
     }
 
+    /// Counts bytes of older tables that what was added hides.
+    pub(crate) fn hides(&mut self, bytes: u64) {
+        self.properties.hidden_bytes += bytes;
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.properties.keys == 0
     }

@@ -194,6 +194,8 @@ pub(crate) struct Properties {
     /// Bytes of value frames.
     pub(crate) value_bytes: u64,
     pub(crate) data_blocks: u64,
+    /// Bytes of older tables that this one hides, estimated when it was written.
+    pub(crate) hidden_bytes: u64,
 }
 
 impl Properties {
@@ -213,6 +215,7 @@ impl Properties {
             self.sequence_last,
             self.value_bytes,
             self.data_blocks,
+            self.hidden_bytes,
         ];
         for (id, number) in (3..).zip(numbers) {
             put(id, &number.to_le_bytes());
@@ -238,6 +241,7 @@ impl Properties {
                 7 => properties.sequence_last = number()?,
                 8 => properties.value_bytes = number()?,
                 9 => properties.data_blocks = number()?,
+                10 => properties.hidden_bytes = number()?,
                 _ => {}
             }
         }
@@ -253,6 +257,13 @@ pub(crate) struct TableMeta {
     /// BLAKE3 of the whole file.
     pub(crate) digest: [u8; 32],
     pub(crate) properties: Properties,
+}
+
+impl TableMeta {
+    /// What a key takes, on average.
+    pub(crate) fn bytes_per_key(&self) -> u64 {
+        self.file_bytes / self.properties.keys.max(1)
+    }
 }
 
 #[cfg(test)]

@@ -235,7 +235,8 @@ impl Table {
             }
             None => {
                 Counters::add(&counters.file_reads, 1);
-                let Some(stored) = self.read(handle.offset, handle.len, self.block_keys(at), patience)?
+                let Some(stored) =
+                    self.read_noted(handle.offset, handle.len, self.block_keys(at), patience)?
                 else {
                     return Ok(None);
                 };
@@ -279,6 +280,21 @@ impl Table {
             // A short file is for the patient read to report.
             Ok(_) => Ok(None),
             Err(error) => Err(Error::io("read", &self.path, error).hiding(keys)),
+        }
+    }
+
+    /// As `read`, for a reader of one key. What the disk refuses a patient reader twice is damaged, and repaired like
+    /// any other damage, instead of failing until the verifier comes by.
+    fn read_noted(
+        &self,
+        offset: u64,
+        len: u64,
+        keys: KeySpan,
+        patience: Patience,
+    ) -> Result<Option<Bytes>, Error> {
+        match patience {
+            Patience::Waits => self.read_twice(offset, len, &keys).map(Some),
+            Patience::Never => self.read(offset, len, keys, patience),
         }
     }
 
@@ -336,7 +352,7 @@ impl Table {
         }
         Counters::add(&counters.file_reads, 1);
         let keys = KeySpan::of_key(key);
-        let Some(stored) = self.read(frame.offset, u64::from(frame.len), keys, patience)? else {
+        let Some(stored) = self.read_noted(frame.offset, u64::from(frame.len), keys, patience)? else {
             return Ok(None);
         };
         let body = self.check_value(key, stored, frame)?.load();
