@@ -13,6 +13,7 @@
 use crate::history::OpIndex;
 use bytes::Bytes;
 use merganser_core::id::Dot;
+use merganser_core::version::DotSet;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
@@ -103,7 +104,7 @@ pub struct Application {
     pub dot: Dot,
     /// What it does.
     pub what: TypeOp,
-    /// What the state before it held.
+    /// What the state before it held; where its client sent a context, what of that the context covers.
     pub saw: Rc<Held>,
 }
 
@@ -140,23 +141,36 @@ impl Models {
         &mut self,
         before: Option<&Bytes>,
         (op, dot, what): (OpIndex, Dot, TypeOp),
+        seen: Option<&DotSet>,
         after: &Bytes,
     ) -> Option<Rc<Held>> {
-        let saw = match before {
+        let there = match before {
             Some(before) => self.held(before)?,
             None => Rc::default(),
         };
-        if saw.iter().any(|index| self.applications[index].op == op) {
-            return Some(self.holds(after, &saw));
+        if there.iter().any(|index| self.applications[index].op == op) {
+            return Some(self.holds(after, &there));
         }
         let known = self.applications.iter().position(|known| known.op == op && known.dot == dot);
         let index = known.unwrap_or(self.applications.len());
         if known.is_none() {
-            self.applications.push(Application { op, dot, what, saw: saw.clone() });
+            let saw = match seen {
+                Some(seen) => Rc::new(self.within(&there, seen)),
+                None => there.clone(),
+            };
+            self.applications.push(Application { op, dot, what, saw });
         }
-        let mut held = (*saw).clone();
+        let mut held = (*there).clone();
         held.insert(index);
         Some(self.holds(after, &Rc::new(held)))
+    }
+
+    /// Those of them that a context covers.
+    fn within(&self, held: &Held, context: &DotSet) -> Held {
+        let mut within = Held::default();
+        let covered = held.iter().filter(|index| context.contains(self.applications[*index].dot));
+        covered.for_each(|index| within.insert(index));
+        within
     }
 
     /// A plugin has merged states; None if one of them was made by nobody.

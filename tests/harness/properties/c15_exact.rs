@@ -33,7 +33,8 @@ pub fn on_call(history: &mut History, plugin: Plugin, call: &PluginCall, answer:
             let What::Apply(what) = history.ops[index].what.clone() else {
                 return broken("C9", format!("op {index} is no operation, and {op:?} is applied"));
             };
-            history.models.applied(state.as_ref(), (index, *dot, what), after).map(|held| (held, after))
+            let (before, seen) = (state.as_ref(), operation.seen.as_ref());
+            history.models.applied(before, (index, *dot, what), seen, after).map(|held| (held, after))
         }
         (PluginCall::Merge { states, .. }, PluginAnswer::Value(after)) => {
             history.models.merged(states, after).map(|held| (held, after))
