@@ -18,6 +18,7 @@
 mod accept;
 mod clock;
 mod config;
+mod descriptors;
 mod driver;
 mod error;
 mod grpc;
@@ -28,6 +29,7 @@ mod peers;
 mod resolve;
 mod run;
 mod set_aside;
+mod signals;
 mod store;
 mod surroundings;
 mod telemetry;

@@ -13,6 +13,7 @@
 use crate::accept;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::descriptors;
 use crate::driver::{Door, Driver, Input, Stopped, UnderWay};
 use crate::error::Error;
 use crate::grpc::{self, Directory};
@@ -21,6 +22,7 @@ use crate::owner;
 use crate::peers::{self, Credentials, Peers};
 use crate::resolve::{self, Plugins};
 use crate::set_aside::{self, NotSetAside};
+use crate::signals;
 use crate::store::{self, Commits, CoreFold, Readers};
 use crate::surroundings::{Network, Surroundings, Tcp, system_wall};
 use crate::telemetry;
@@ -49,19 +51,28 @@ use tonic_health::ServingStatus;
 /// How long a stop waits for the last bytes of replies to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Serves until SIGINT or SIGTERM, or until the disk fails.
-pub fn serve(config: Config) -> Result<(), Error> {
+/// Serves until SIGINT, SIGTERM, SIGHUP or SIGQUIT, or until the disk fails.
+pub fn serve(mut config: Config) -> Result<(), Error> {
     config.check()?;
-    telemetry::start(&config.log);
+    let _telemetry = telemetry::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    {
+        let _within = runtime.enter();
+        signals::survive()?;
+    }
+    descriptors::leave_room(&mut config, descriptors::raise());
+    let mut stop = None;
     loop {
         let mut running = start(config.clone())?;
-        println!("ready: clients {}, peers {}", running.client_address, running.peer_address);
+        telemetry::say(format!("ready: clients {}, peers {}", running.client_address, running.peer_address));
         runtime.block_on(async {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            // Until the first start is over, a signal ends the process at once: nothing is served yet.
+            let stop = match &mut stop {
+                Some(stop) => stop,
+                none => none.insert(signals::Stop::listen()?),
+            };
             tokio::select! {
-                interrupt = tokio::signal::ctrl_c() => interrupt?,
-                _ = terminate.recv() => {}
+                signal = stop.told() => tracing::info!(signal, "told_to_stop"),
                 _ = &mut running.ended => {}
             }
             Ok::<(), Error>(())
