@@ -98,7 +98,13 @@ impl Echo {
 /// About what a node says: a dot, a context of some 60 bytes, two names.
 fn written() -> v1::WriteReply {
     let dot = v1::Dot { actor: u64::MAX, counter: 1 };
-    v1::WriteReply { dot: Some(dot), context: context(), acks: Some(acks()), siblings: 1 }
+    v1::WriteReply {
+        dot: Some(dot),
+        context: context(),
+        acks: Some(acks()),
+        siblings: 1,
+        unvalidated: String::new(),
+    }
 }
 
 fn got(value: Bytes) -> v1::GetReply {
@@ -108,6 +114,8 @@ fn got(value: Bytes) -> v1::GetReply {
         stamp: Some(v1::Stamp { millis: 1, logical: 1 }),
         content_type: String::new(),
         receipt: None,
+        apart: String::new(),
+        context: Bytes::new(),
     };
     v1::GetReply {
         state: v1::State::Found as i32,
@@ -119,7 +127,13 @@ fn got(value: Bytes) -> v1::GetReply {
 }
 
 fn queried(result: Bytes) -> v1::QueryReply {
-    v1::QueryReply { state: v1::State::Found as i32, result, context: Bytes::new(), acks: None }
+    v1::QueryReply {
+        state: v1::State::Found as i32,
+        result,
+        context: Bytes::new(),
+        acks: None,
+        resolution: None,
+    }
 }
 
 fn context() -> Bytes {

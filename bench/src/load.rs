@@ -245,6 +245,7 @@ impl Load {
             path: self.records.value(&mut self.random.borrow_mut()),
             read: replicas(self.point.read),
             timeout_ms: PATIENCE_MS,
+            context: Bytes::new(),
         };
         match self.caller(record).call(Request::Query(query)).await? {
             Outcome::Query(reply) if reply.result.len() == self.point.value_bytes => Ok(()),

@@ -136,6 +136,13 @@ fn facts(error: &Error) -> Value {
             "limit_bytes": limit_bytes,
             "context": hex(context.as_bytes()),
         }),
+        Error::OperandLimit { operands, operands_max, size_bytes, size_bytes_max, context } => json!({
+            "operands": operands,
+            "operands_max": operands_max,
+            "size_bytes": size_bytes,
+            "size_bytes_max": size_bytes_max,
+            "context": hex(context.as_bytes()),
+        }),
         Error::TooLarge { what, size_bytes, limit_bytes } => {
             json!({ "what": what, "size_bytes": size_bytes, "limit_bytes": limit_bytes })
         }

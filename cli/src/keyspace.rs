@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use merganser_client::proto::{self, DeleteSemantics, Durability, KeyspaceSettings, Quorums};
+use merganser_client::proto::{self, DeleteSemantics, Durability, KeyspaceSettings, OnUnvalidated, Quorums};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ enum Action {
         name: String,
         #[command(flatten)]
         settings: Settings,
-        /// Set back to the default: siblings-max, delete, durability, write-back-delay, quorums, ttl, key-rate-max, plugin-config.
+        /// Set back to the default: siblings-max, delete, durability, write-back-delay, quorums, ttl, key-rate-max, on-unvalidated, plugin-config.
         #[arg(long, value_name = "SETTING", value_delimiter = ',')]
         reset: Vec<String>,
     },
@@ -84,6 +84,17 @@ struct Settings {
     /// Requests per second for any one key at one node; more are refused [default: no limit].
     #[arg(long, value_name = "RATE")]
     key_rate_max: Option<u32>,
+    /// What becomes of a put whose value the plugin did not look at in time [default: keep].
+    #[arg(long, value_enum)]
+    on_unvalidated: Option<Unvalidated>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Unvalidated {
+    /// It is stored, flagged; in a lattice it is joined once it was validated.
+    Keep,
+    /// It is refused.
+    Refuse,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -152,6 +163,11 @@ impl Settings {
             } as i32,
             ttl_ms: self.ttl.map_or(0, |ttl| ttl.as_millis() as u64),
             key_rate_max: self.key_rate_max.unwrap_or_default(),
+            on_unvalidated: match self.on_unvalidated {
+                None => OnUnvalidated::Unspecified,
+                Some(Unvalidated::Keep) => OnUnvalidated::Keep,
+                Some(Unvalidated::Refuse) => OnUnvalidated::Refuse,
+            } as i32,
         })
     }
 
@@ -223,6 +239,7 @@ fn show(keyspace: &proto::Keyspace) -> String {
     ];
     if !keyspace.plugin_hash.is_empty() {
         rows.push(("plugin", hex(&keyspace.plugin_hash)));
+        rows.push(("unvalidated", unvalidated_name(settings.on_unvalidated()).into()));
     }
     if settings.policy.starts_with("resolver:") {
         let write_back = match (settings.write_back_never, settings.write_back_delay_ms) {
@@ -251,6 +268,14 @@ fn delete_name(semantics: DeleteSemantics) -> &'static str {
         DeleteSemantics::UpdateWins => "update-wins",
         DeleteSemantics::DeleteWins => "delete-wins",
         DeleteSemantics::PluginDecides => "plugin-decides",
+    }
+}
+
+fn unvalidated_name(setting: OnUnvalidated) -> &'static str {
+    match setting {
+        OnUnvalidated::Unspecified => "unknown",
+        OnUnvalidated::Keep => "keep",
+        OnUnvalidated::Refuse => "refuse",
     }
 }
 
@@ -288,6 +313,7 @@ fn keyspace_json(keyspace: &proto::Keyspace) -> Value {
         "quorums": quorums_name(settings.quorums()),
         "ttl_ms": settings.ttl_ms,
         "key_rate_max": settings.key_rate_max,
+        "on_unvalidated": unvalidated_name(settings.on_unvalidated()),
         "policy_epoch": keyspace.policy_epoch,
         "plugin_hash": hex(&keyspace.plugin_hash),
         "ready": prepared.ready,

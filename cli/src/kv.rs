@@ -35,7 +35,7 @@ pub(crate) struct GetArgs {
     /// Print the value of this sibling alone, as numbered by --siblings.
     #[arg(long, value_name = "NUMBER", requires = "siblings")]
     pick: Option<usize>,
-    /// Write the context there, for the next put or del of this key.
+    /// Write the context there, for the next put or del of this key; with --pick of an operand that is apart, of that one alone.
     #[arg(long, value_name = "FILE")]
     context_file: Option<PathBuf>,
     #[command(flatten)]
@@ -102,6 +102,12 @@ pub(crate) struct ApplyArgs {
     at: KeyArgs,
     #[command(flatten)]
     bytes: Source,
+    /// Apply it to a state that holds at least what the context in this file covers, and put the new context there.
+    #[arg(long, value_name = "FILE", conflicts_with = "read_first")]
+    context_file: Option<PathBuf>,
+    /// Get the key first and apply it to a state that holds at least what was found.
+    #[arg(long)]
+    read_first: bool,
     #[command(flatten)]
     write: Write,
 }
@@ -113,6 +119,9 @@ pub(crate) struct QueryArgs {
     /// In the plugin's own language; empty = the whole.
     #[arg(default_value = "")]
     path: String,
+    /// Ask a state that holds at least what the context in this file covers.
+    #[arg(long, value_name = "FILE")]
+    context_file: Option<PathBuf>,
     #[command(flatten)]
     read: Read,
 }
@@ -125,7 +134,13 @@ pub(crate) async fn get(args: GetArgs, global: &Global, output: Output) -> Resul
         false => keys.get(&key).await?,
     };
     if let Some(path) = &args.context_file {
-        context_file::write(path, name, &key, entry.context())?;
+        let picked = args.pick.and_then(|number| entry.siblings().get(number.checked_sub(1)?));
+        let apart = picked.filter(|sibling| !sibling.apart.is_empty());
+        let context = apart.map_or(entry.context(), |sibling| &sibling.context);
+        context_file::write(path, name, &key, context)?;
+    }
+    if let Resolution::Unresolved { reason } = entry.resolution() {
+        output.note(format!("the key is unresolved: {reason}"));
     }
     if let Some(number) = args.pick {
         return pick(&entry, number, output);
@@ -227,19 +242,38 @@ pub(crate) async fn apply(args: ApplyArgs, global: &Global, output: Output) -> R
     let op = read_bytes("operation", &args.bytes)?;
     let (name, key) = (&args.at.keyspace, args.at.key()?);
     let keys: Keyspace = writer(&global.connect().await?, name, &args.write);
-    let written = keys.apply(&key, op).await?;
-    let based = Based { context_file: None, read_first: false, blind: false };
+    let based = Based { context_file: args.context_file, read_first: args.read_first, blind: false };
+    let context = match (context_of(&based, name, &key)?, args.read_first) {
+        (None, true) => Some(keys.get_siblings(&key).await?.context().clone()),
+        (context, _) => context.filter(|context| !context.is_empty()),
+    };
+    let written = match context {
+        Some(context) => keys.apply_after(&key, op, &context).await?,
+        None => keys.apply(&key, op).await?,
+    };
     finish(written, &based, name, &key, output)
 }
 
 pub(crate) async fn query(args: QueryArgs, global: &Global, output: Output) -> Result<Exit> {
-    let keys = reader(&global.connect().await?, &args.at.keyspace, &args.read);
-    let answer = keys.query(args.at.key()?, args.path).await?;
+    let (name, key) = (&args.at.keyspace, args.at.key()?);
+    let keys = reader(&global.connect().await?, name, &args.read);
+    let context = match &args.context_file {
+        Some(path) => Some(context_file::read(path, name, &key)?),
+        None => None,
+    };
+    let answer = match context.filter(|context| !context.is_empty()) {
+        Some(context) => keys.query_after(&key, args.path, &context).await?,
+        None => keys.query(&key, args.path).await?,
+    };
+    if let Resolution::Unresolved { reason } = &answer.resolution {
+        output.note(format!("the key is unresolved: {reason}"));
+    }
     if output.json {
         output.result(String::new, || {
             json!({
                 "state": state_name(answer.state),
                 "result": bytes_json(&answer.result),
+                "resolution": resolution_json(&answer.resolution),
                 "acks": acks_json(&answer.acks),
             })
         })?;
@@ -267,6 +301,12 @@ fn finish(written: Written, based: &Based, keyspace: &str, key: &[u8], output: O
     let sloppy = if written.acks.sloppy { ", with stand-ins" } else { "" };
     let dot = written.dot.map(|dot| format!(" as {dot}")).unwrap_or_default();
     output.note(format!("written{dot}; acknowledged by {acks} ({needed} needed{sloppy})"));
+    if !written.unvalidated.is_empty() {
+        output.note(format!(
+            "the plugin did not look at the value: {}; it is stored unvalidated",
+            written.unvalidated
+        ));
+    }
     if written.siblings > 1 {
         output.note(format!("{} concurrent versions now, this one included", written.siblings));
     }
@@ -334,7 +374,11 @@ fn describe(siblings: &[Sibling]) -> String {
             Content::Tombstone => "deleted".into(),
         };
         let merged = if sibling.receipt.is_some() { "  (a stored resolution)" } else { "" };
-        format!("{}  {}  {content}{merged}", index + 1, dots.join(" "))
+        let apart = match sibling.apart.as_str() {
+            "" => String::new(),
+            why => format!("  ({why})"),
+        };
+        format!("{}  {}  {content}{merged}{apart}", index + 1, dots.join(" "))
     };
     siblings.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -371,6 +415,8 @@ fn sibling_json(sibling: &Sibling) -> Value {
         "dots": sibling.dots.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "stamp": { "millis": sibling.stamp.millis, "logical": sibling.stamp.logical },
         "content_type": sibling.content_type,
+        "apart": sibling.apart,
+        "context": hex(sibling.context.as_bytes()),
         "receipt": sibling.receipt.as_ref().map(|receipt| json!({
             "merged_from": receipt.merged_from.iter()
                 .map(|dot| format!("{:016x}:{}", dot.actor, dot.counter)).collect::<Vec<_>>(),
@@ -396,6 +442,7 @@ fn written_json(written: &Written) -> Value {
         "dot": written.dot.map(|dot| dot.to_string()),
         "context": hex(written.context.as_bytes()),
         "siblings": written.siblings,
+        "unvalidated": written.unvalidated,
         "acks": acks_json(&written.acks),
     })
 }

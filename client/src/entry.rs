@@ -36,6 +36,10 @@ pub struct Sibling {
     pub content_type: String,
     /// Where this version is the stored result of a resolution.
     pub receipt: Option<v1::Receipt>,
+    /// Why an operand of a lattice is joined with nothing: it was not validated yet, or is set aside. Empty: it is not one.
+    pub apart: String,
+    /// Of an operand that is apart: covers it alone, so that a delete with this context removes it and nothing else.
+    pub context: Context,
 }
 
 /// What a version holds.
@@ -68,6 +72,8 @@ impl Sibling {
             stamp: sibling.stamp.unwrap_or_default(),
             content_type: sibling.content_type,
             receipt: sibling.receipt,
+            apart: sibling.apart,
+            context: Context::from_bytes(sibling.context),
         })
     }
 }
@@ -94,7 +100,7 @@ pub enum Resolution {
 }
 
 impl Resolution {
-    fn from_wire(resolution: Option<v1::Resolution>) -> Resolution {
+    pub(crate) fn from_wire(resolution: Option<v1::Resolution>) -> Resolution {
         use v1::resolution::Kind;
         let resolution = resolution.unwrap_or_default();
         match resolution.kind() {
@@ -120,6 +126,9 @@ pub struct Written {
     pub acks: v1::Acks,
     /// Concurrent versions at the coordinator, this one included: more than 1 = a race was lost.
     pub siblings: u32,
+    /// Why the plugin did not look at the value in time: it is stored, and in a lattice joined only once it was validated.
+    /// Empty: it was, or there is no plugin to ask.
+    pub unvalidated: String,
     /// How often it was sent; unknown of a part of a batch. What was sent more than once may have been
     /// carried out by two nodes, apart; then it has two dots, and this is the one that answered.
     pub attempts: Option<u32>,
@@ -132,6 +141,7 @@ impl Written {
             context: Context::from_bytes(reply.context),
             acks: reply.acks.unwrap_or_default(),
             siblings: reply.siblings,
+            unvalidated: reply.unvalidated,
             attempts,
         }
     }
@@ -187,9 +197,12 @@ impl Entry {
     /// The value; none where nothing is found. [`Error::Unresolved`] where there are siblings:
     /// then look at [`Entry::siblings`] and [`Entry::put`] what they should become.
     pub fn value(&self) -> Result<Option<&Bytes>, Error> {
-        match (self.state, self.siblings.as_slice()) {
+        // Operands that are apart are shown beside the value.
+        let shown: Vec<&Sibling> = self.siblings.iter().filter(|sibling| sibling.apart.is_empty()).collect();
+        match (self.state, shown.as_slice()) {
             (State::Found, [one]) => Ok(one.value()),
-            (State::Found, several) => {
+            (State::Found, _) => {
+                let several = &self.siblings;
                 let why = match &self.resolution {
                     Resolution::Unresolved { reason } => reason.as_str(),
                     _ => "the keyspace keeps them",
@@ -275,6 +288,8 @@ impl Entry {
             stamp: v1::Stamp::default(),
             content_type: self.keyspace.content_type().to_owned(),
             receipt: None,
+            apart: String::new(),
+            context: Context::from_bytes(Bytes::new()),
         }
     }
 }

@@ -49,6 +49,21 @@ pub enum Error {
         /// Covers them.
         context: Context,
     },
+    /// A lattice's key holds too much that its plugin has not joined.
+    OperandLimit {
+        /// How many operands it has.
+        operands: u32,
+        /// How many a put may find.
+        operands_max: u32,
+        /// Bytes of all of them, with the put.
+        size_bytes: u64,
+        /// How many there may be.
+        size_bytes_max: u64,
+        /// Covers them.
+        context: Context,
+    },
+    /// No replica within reach holds all that the context of an operation or query covers. Nothing was done.
+    Stale,
     /// A key, value, or reply beyond its limit.
     TooLarge {
         /// `key`, `value`, `reply`, …
@@ -168,6 +183,8 @@ impl Error {
             Error::NotEnoughReplicas { .. } => "not_enough_replicas",
             Error::Uncertain(_) => "uncertain",
             Error::SiblingLimit { .. } => "sibling_limit",
+            Error::OperandLimit { .. } => "operand_limit",
+            Error::Stale => "stale",
             Error::TooLarge { .. } => "too_large",
             Error::InvalidValue { .. } => "invalid_value",
             Error::ContextRequired => "context_required",
@@ -209,6 +226,12 @@ impl Error {
             Error::SiblingLimit { siblings, limit, .. } => {
                 format!("the key has {siblings} siblings and a blind put may find {limit} at most")
             }
+            Error::OperandLimit { operands, operands_max, size_bytes, size_bytes_max, .. } => format!(
+                "the key holds {operands} operands of {size_bytes} bytes that are not joined; at most {operands_max} of {size_bytes_max} bytes are allowed"
+            ),
+            Error::Stale => {
+                "no replica within reach holds all that the context covers; nothing was done".into()
+            }
             Error::TooLarge { what, size_bytes, limit_bytes } => {
                 format!("{what} of {size_bytes} bytes; at most {limit_bytes} are allowed")
             }
@@ -232,7 +255,7 @@ impl Error {
             }
             Error::Late => "the write reached the node too late; nothing was changed".into(),
             Error::InvalidArgument { field, reason } => format!("`{field}`: {reason}"),
-            Error::Unresolved { reason } => format!("siblings are unresolved: {reason}"),
+            Error::Unresolved { reason } => format!("the key is unresolved: {reason}"),
             Error::ClockSkew { ahead } => {
                 format!("the stamp is {} ms ahead of the node's clock", ahead.as_millis())
             }
@@ -253,9 +276,15 @@ impl Error {
                 "read the key, or retry the same write: a node that knows of it does not do it again"
             }
             Error::SiblingLimit { .. } => "get the key, settle its siblings, and put with that context",
+            Error::OperandLimit { .. } => {
+                "try again once the plugin has joined them, or get the siblings, see why it has not, and delete them"
+            }
+            Error::Stale => "try again, or get the key again and use the context of that reply",
             Error::TooLarge { what, .. } => match what.as_str() {
                 "key" => "choose a shorter key",
                 "context" => "get the key again and write with the context of that reply",
+                "result" => "ask for a part of the state, by its path",
+                "state" => "make the state smaller first: remove or clear what it holds",
                 "reply" => "get it with a streaming call, or ask for less",
                 "module" => "build the plugin smaller: optimise for size, strip it",
                 "content_type" => "choose a shorter content type",
@@ -274,7 +303,9 @@ impl Error {
             }
             Error::Late => "try again; if it stays, the network or the node holds requests back for seconds",
             Error::InvalidArgument { .. } => "change the request; it will not succeed as it is",
-            Error::Unresolved { .. } => "get the siblings and put one value with their context",
+            Error::Unresolved { .. } => {
+                "get the siblings: the plugin may answer later; otherwise delete those that it refuses, or put one value with their context"
+            }
             Error::ClockSkew { .. } => "set the clocks of the machines right (NTP)",
             Error::AlreadyExists { .. } => "choose another name, or change the one there is",
             Error::NotFound { .. } => "list those there are",
@@ -327,6 +358,14 @@ impl Error {
                 limit_bytes: d.limit_bytes,
                 context: Context::from_bytes(d.context),
             },
+            Detail::OperandLimit(d) => Error::OperandLimit {
+                operands: d.operands,
+                operands_max: d.operands_max,
+                size_bytes: d.size_bytes,
+                size_bytes_max: d.size_bytes_max,
+                context: Context::from_bytes(d.context),
+            },
+            Detail::Stale(_) => Error::Stale,
             Detail::TooLarge(d) => {
                 Error::TooLarge { what: d.what, size_bytes: d.size_bytes, limit_bytes: d.limit_bytes }
             }

@@ -61,6 +61,25 @@ fn every_detail_becomes_its_own_variant_with_its_facts() {
         ),
         (
             problem(
+                Code::FailedPrecondition,
+                Detail::OperandLimit(v1::OperandLimit {
+                    operands: 64,
+                    operands_max: 64,
+                    size_bytes: 70,
+                    size_bytes_max: 100,
+                    context: vec![1].into(),
+                }),
+            ),
+            "operand_limit",
+            "the key holds 64 operands of 70 bytes that are not joined; at most 64 of 100 bytes are allowed",
+        ),
+        (
+            problem(Code::Unavailable, Detail::Stale(v1::Stale {})),
+            "stale",
+            "no replica within reach holds all that the context covers; nothing was done",
+        ),
+        (
+            problem(
                 Code::ResourceExhausted,
                 Detail::TooLarge(v1::TooLarge { what: "reply".into(), size_bytes: 5, limit_bytes: 4 }),
             ),

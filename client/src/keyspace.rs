@@ -8,7 +8,7 @@ use crate::{
     VALUE_BYTES_MAX,
     client::{Client, PendingWrite, check_key},
     context::Context,
-    entry::{Entry, State, Written},
+    entry::{Entry, Resolution, State, Written},
     error::Error,
 };
 use bytes::Bytes;
@@ -114,6 +114,8 @@ pub struct Queried {
     pub result: Bytes,
     /// Covers what the answer was made from.
     pub context: Context,
+    /// Unresolved where operands of the key are not in the state that was asked: which, and why.
+    pub resolution: Resolution,
     /// Which replicas answered.
     pub acks: v1::Acks,
 }
@@ -252,15 +254,43 @@ impl Keyspace {
         self.send(Request::Apply(apply)).await
     }
 
+    /// As [`Keyspace::apply`], on a state that holds at least what the context covers: the context of an earlier get, query
+    /// or write of this key. [`Error::Stale`] where no such state is within reach; then nothing was done.
+    pub async fn apply_after(
+        &self,
+        key: impl AsRef<[u8]>,
+        op: impl Into<Bytes>,
+        context: &Context,
+    ) -> Result<Written, Error> {
+        let mut apply = self.apply_request(key.as_ref(), op.into())?;
+        apply.context = Bytes::copy_from_slice(context.as_bytes());
+        self.send(Request::Apply(apply)).await
+    }
+
     /// A projection of the state, made by the plugin; an empty path means the whole.
     pub async fn query(&self, key: impl AsRef<[u8]>, path: impl Into<Bytes>) -> Result<Queried, Error> {
+        self.query_of(key, path.into(), Bytes::new()).await
+    }
+
+    /// As [`Keyspace::query`], of a state that holds at least what the context covers, or [`Error::Stale`].
+    pub async fn query_after(
+        &self,
+        key: impl AsRef<[u8]>,
+        path: impl Into<Bytes>,
+        context: &Context,
+    ) -> Result<Queried, Error> {
+        self.query_of(key, path.into(), Bytes::copy_from_slice(context.as_bytes())).await
+    }
+
+    async fn query_of(&self, key: impl AsRef<[u8]>, path: Bytes, context: Bytes) -> Result<Queried, Error> {
         check_key(key.as_ref())?;
         let query = v1::QueryRequest {
             keyspace: self.name.clone(),
             key: Bytes::copy_from_slice(key.as_ref()),
-            path: path.into(),
+            path,
             read: self.read.to_wire(self.strictness),
             timeout_ms: 0,
+            context,
         };
         let key = query.key.clone();
         let request = Request::Query(query);
@@ -277,6 +307,7 @@ impl Keyspace {
             state,
             result: reply.result,
             context: Context::from_bytes(reply.context),
+            resolution: Resolution::from_wire(reply.resolution),
             acks: reply.acks.unwrap_or_default(),
         })
     }
@@ -335,6 +366,7 @@ impl Keyspace {
             request_id: self.request_id(),
             timeout_ms: 0,
             until: None,
+            context: Bytes::new(),
         })
     }
 

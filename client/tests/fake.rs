@@ -148,12 +148,14 @@ impl Node {
                 result: "42".into(),
                 context: context(),
                 acks,
+                ..Default::default()
             }),
             Asked::Put(_) | Asked::Delete(_) | Asked::Apply(_) => Outcome::Write(v1::WriteReply {
                 dot: Some(v1::Dot { actor: 5, counter: count }),
                 context: context(),
                 acks,
                 siblings: 1,
+                ..Default::default()
             }),
         })
     }

@@ -78,6 +78,16 @@ pub enum DeleteSemantics {
     PluginDecides,
 }
 
+/// What becomes of a put whose value the plugin did not look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnvalidated {
+    /// Kept apart, joined with nothing until it is validated.
+    #[default]
+    Keep,
+    /// Refused, with nothing stored.
+    Refuse,
+}
+
 /// A keyspace's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -105,6 +115,8 @@ pub struct Settings {
     pub key_rate_max: Option<u32>,
     /// Stand-ins count for replicas that cannot be reached, unless a request says otherwise.
     pub sloppy: bool,
+    /// What becomes of a put whose value the plugin did not look at.
+    pub on_unvalidated: OnUnvalidated,
 }
 
 impl Settings {
@@ -123,6 +135,7 @@ impl Settings {
             ttl_ms: None,
             key_rate_max: None,
             sloppy: true,
+            on_unvalidated: OnUnvalidated::Keep,
         }
     }
 
@@ -355,6 +368,7 @@ fn put_keyspace(b: &mut BytesMut, entry: &KeyspaceEntry) {
     b.varint(settings.ttl_ms.unwrap_or(0));
     b.varint(u64::from(settings.key_rate_max.unwrap_or(0)));
     b.put_u8(u8::from(settings.sloppy));
+    b.put_u8(u8::from(settings.on_unvalidated == OnUnvalidated::Refuse));
     b.varint(entry.epoch);
     put_revision(b, entry.revision);
 }
@@ -401,6 +415,11 @@ fn read_keyspace(r: &mut Reader) -> Result<KeyspaceEntry, Malformed> {
         1 => true,
         _ => return Err(Malformed("sloppy")),
     };
+    let on_unvalidated = match r.u8("on unvalidated")? {
+        0 => OnUnvalidated::Keep,
+        1 => OnUnvalidated::Refuse,
+        _ => return Err(Malformed("on unvalidated")),
+    };
     let [n, siblings_r, w, siblings_max] = numbers;
     let settings = Settings {
         n,
@@ -415,6 +434,7 @@ fn read_keyspace(r: &mut Reader) -> Result<KeyspaceEntry, Malformed> {
         ttl_ms,
         key_rate_max,
         sloppy,
+        on_unvalidated,
     };
     settings.check().map_err(|_| Malformed("settings"))?;
     let id = KeyspaceEntry::id_of(&name);

@@ -278,6 +278,15 @@ pub enum Notice {
         /// The storage key.
         key: Bytes,
     },
+    /// An operand of a lattice's key is joined with nothing from now on; a delete that saw it removes it.
+    SetAside {
+        /// In which keyspace.
+        keyspace: String,
+        /// Which key.
+        key: Bytes,
+        /// Why.
+        reason: String,
+    },
     /// A plugin gave no answer (R7).
     PluginFailed {
         /// Which.

@@ -69,6 +69,12 @@ pub enum Mutant {
     FlapsOnOwnPause,
     /// What the disk cannot read is given up before the other replicas have given what they hold of it.
     ExciseBeforeRefill,
+    /// A put is written once its join has come, however long that takes.
+    PutWaitsForJoin,
+    /// A put whose value the plugin did not look at is joined with the others.
+    UnvalidatedJoins,
+    /// An operand that is set aside, or not validated, stops the join of the others.
+    AsideStopsOthers,
     /// A request that lay somewhere until whoever asked had given it up is carried out.
     LateRequestIsDone,
     /// A request that was carried out, and whose version was replaced since, is carried out once more where its coordinator's own memory does not know it.
@@ -76,7 +82,8 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    /// All of them.
+    /// All that a simulation must notice. `PutWaitsForJoin`, `UnvalidatedJoins` and `AsideStopsOthers` are noticed by core's own
+    /// stories of whole clusters (`replica/tend_test`).
     pub const ALL: [Mutant; 31] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,

@@ -20,7 +20,7 @@ use crate::keyspaces::Keyspaces;
 use crate::membership::Membership;
 use crate::message::Message;
 use crate::recent::{ForwardedHere, Recent};
-use crate::replica::ActiveKey;
+use crate::replica::{ActiveKey, Tending};
 use crate::ring::Ring;
 use crate::version::{Clock, Sealer};
 use bytes::Bytes;
@@ -55,6 +55,7 @@ pub struct Node {
     forwarded_here: ForwardedHere,
     pub(crate) write_backs: WriteBacks,
     pub(crate) active: BTreeMap<Bytes, Box<ActiveKey>>,
+    pub(crate) tending: Tending,
     pub(crate) load: Load,
     pub(crate) worked_for_client_at: Millis,
     pub(crate) hot_keys: HotKeys,
@@ -108,6 +109,7 @@ impl Node {
             forwarded_here: ForwardedHere::default(),
             write_backs: WriteBacks::default(),
             active: BTreeMap::new(),
+            tending: Tending::default(),
             load: Load::default(),
             worked_for_client_at: Millis::default(),
             hot_keys: HotKeys::default(),
@@ -220,7 +222,7 @@ impl Node {
             }
             Event::PluginDone { ticket, answer } => match self.tickets.remove(&ticket) {
                 Some(Purpose::Validate(op)) => self.validated(now, op, answer, effects),
-                Some(Purpose::Active(active)) => self.active_plugin_done(now, active, answer, effects),
+                Some(Purpose::Active { key, ask }) => self.active_plugin_done(now, key, ask, answer, effects),
                 Some(Purpose::View(op)) => self.view_done(now, op, answer, effects),
                 _ => {}
             },

@@ -144,6 +144,15 @@ pub enum PluginAnswer {
         /// For people.
         message: String,
     },
-    /// No answer: trap, out of fuel or memory, timeout, missing, quarantined … (R7).
+    /// Its value is larger than a merged value may be.
+    TooLarge {
+        /// As large.
+        size_bytes: u64,
+        /// At most.
+        limit_bytes: u64,
+    },
+    /// No answer, and the same question would come to the same: trap, out of fuel or memory, a malformed answer (R7).
+    Broke(String),
+    /// No answer, for reasons that lie elsewhere: overload, timeout, missing, quarantined … (R7).
     Failed(String),
 }

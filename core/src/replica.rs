@@ -4,18 +4,18 @@
 //! work on different keys goes side by side. An active key exists while its key has work under way:
 //!
 //! ```text
-//!   job ─▶ read state (once) ─▶ run every waiting job ─▶ join, if a lattice ─▶ one write ─▶ acks
-//!                                  ▲──── jobs that came meanwhile, together ────┘
+//!   job ─▶ read state (once) ─▶ run every waiting job ─▶ join, if a lattice, for a moment ─▶ one write ─▶ acks
+//!                                  ▲────────── jobs that came meanwhile, together ──────────┘
 //! ```
 //!
-//! So N puts that meet at one key cost one join and one write. A replica never resolves
+//! So N puts that meet at one key cost one join and one write; a join that takes longer is written by itself (`tend`). A replica never resolves
 //! siblings (semantics §4). Registers need no active key: storage keeps the maximum without reading.
 //!
 //! In: states of peers, local writes, answers of storage (`read`, `store`) and plugins (`join`). Out: writes, and
 //! acknowledgements once what is held *durably* covers what they acknowledge. Absent: quorums.
 
 use crate::anti_entropy::leaf::Share;
-use crate::coordinator;
+use crate::coordinator::{self, Applying, Change};
 use crate::event::{Effect, Effects, Notice, Record, WriteOp};
 use crate::handoff::Wanted;
 use crate::id::{Dot, KeyspaceId, Millis, NodeId, OpId, Ticket};
@@ -23,18 +23,22 @@ use crate::limits::RECORD_BYTES_MAX;
 use crate::message::{Message, Refusal};
 use crate::mutant::Mutant;
 use crate::node::{Node, Purpose};
-use crate::request::Problem;
 use crate::target::Target;
 use crate::version::{DotSet, KeyState, codec};
 use bytes::Bytes;
+use std::collections::VecDeque;
 
 mod jobs;
 mod join;
 mod read;
+mod sorting;
 mod store;
+mod tend;
 
 use jobs::Jobs;
 pub(crate) use jobs::{Completion, Job};
+pub(crate) use join::within_limit;
+pub(crate) use tend::Tending;
 
 /// One key with work under way.
 pub(crate) struct ActiveKey {
@@ -47,13 +51,19 @@ pub(crate) struct ActiveKey {
     /// What the key adds to its leaf: as of the last write submitted, or as read.
     share: Share,
     jobs: Jobs,
-    busy: Option<Busy>,
+    is_reading: bool,
+    /// What the plugin was asked.
+    asked: Option<Asked>,
+    /// Operations that wait for their turn with the plugin.
+    pub(crate) operations: VecDeque<(OpId, Change)>,
+    /// The search for what makes a join fail.
+    sorting: Option<sorting::Sorting>,
+    /// The last join did not come in time for the write that waited for it.
+    slow: bool,
     /// The state has changed since the last write.
     pub(crate) dirty: bool,
     /// The key was collected: the next write removes it.
     removed: bool,
-    /// The last join failed and nothing has changed since.
-    join_failed: bool,
     /// Wait for the next write, or for the last one if there is nothing to write.
     completions: Vec<Completion>,
     /// Local writes whose state goes to the other replicas with the next write.
@@ -71,10 +81,13 @@ impl ActiveKey {
             record: None,
             share: Share::NONE,
             jobs: Jobs::default(),
-            busy: None,
+            is_reading: false,
+            asked: None,
+            operations: VecDeque::new(),
+            sorting: None,
+            slow: false,
             dirty: false,
             removed: false,
-            join_failed: false,
             completions: Vec::new(),
             replicate: Vec::new(),
             writes: 0,
@@ -84,6 +97,20 @@ impl ActiveKey {
 }
 
 impl ActiveKey {
+    /// The operation that the plugin was asked to apply.
+    pub(crate) fn applying(&self) -> Option<&Applying> {
+        match &self.asked.as_ref()?.question {
+            Question::Apply(applying) => Some(applying),
+            Question::Validate(_) | Question::Join(_) => None,
+        }
+    }
+
+    /// Nothing is left to do: it can be forgotten.
+    fn is_idle(&self) -> bool {
+        let waits = self.is_reading || self.asked.is_some() || self.writes > 0;
+        !waits && self.jobs.is_empty() && self.operations.is_empty()
+    }
+
     /// Its state is another now, though nobody wrote.
     pub(crate) fn become_state(&mut self, next: KeyState) {
         (self.state, self.record, self.dirty) = (Some(next), None, true);
@@ -105,11 +132,26 @@ pub(crate) enum Home {
     Hints(Vec<NodeId>),
 }
 
-/// What an active key waits for.
-enum Busy {
-    Reading,
-    Joining(Vec<DotSet>),
-    Applying(OpId, coordinator::Issued),
+/// A question to the plugin that is not answered yet: one at a time for each key.
+struct Asked {
+    id: OpId,
+    question: Question,
+    /// The policy's, for which its answer holds.
+    epoch: u64,
+    /// When it is no longer waited for.
+    at: Millis,
+    /// The next write waits for it, for a moment.
+    holds: bool,
+}
+
+/// About what.
+enum Question {
+    /// May this operand be joined?
+    Validate(DotSet),
+    /// The join of these.
+    Join(Vec<DotSet>),
+    /// The state after an operation.
+    Apply(Box<Applying>),
 }
 
 impl Node {
@@ -243,21 +285,21 @@ impl Node {
         // Taken out, so that jobs may use the rest of the node.
         let Some(mut active) = self.active.remove(&storage_key) else { return };
         self.advance(now, &storage_key, &mut active, effects);
-        if active.busy.is_some() || active.writes > 0 || !active.jobs.is_empty() {
+        if !active.is_idle() {
             self.active.insert(storage_key, active);
         }
     }
 
     fn advance(&mut self, now: Millis, storage_key: &Bytes, active: &mut ActiveKey, effects: &mut Effects) {
-        if active.busy.is_some() {
+        if active.is_reading || active.asked.as_ref().is_some_and(|asked| asked.holds) {
             return;
         }
         if active.state.is_none() {
             // A read would not show what is under way, and the next write would replace it.
-            if active.jobs.is_empty() || active.writes > 0 {
+            if (active.jobs.is_empty() && active.operations.is_empty()) || active.writes > 0 {
                 return;
             }
-            active.busy = Some(Busy::Reading);
+            active.is_reading = true;
             if active.home != Home::Object {
                 let target = active.target.clone();
                 return self.gather_hints(now, &target, Wanted::Active(storage_key.clone()), effects);
@@ -285,21 +327,15 @@ impl Node {
                         self.hold(storage_key.clone());
                         break;
                     }
-                    coordinator::Step::JoinFirst(change) if !active.join_failed => {
-                        active.jobs.push_front(Job::Write { op, change });
-                        self.join(storage_key, active, effects);
-                        return;
-                    }
-                    coordinator::Step::JoinFirst(_) => {
-                        let reason = "the fragments of the state could not be joined".to_owned();
-                        self.write_failed(op, Problem::Unresolved { reason }, effects);
-                    }
-                    coordinator::Step::Ask(issued, call) => {
-                        active.busy = Some(Busy::Applying(op, issued));
-                        self.ask(storage_key, active, call, effects);
-                        return;
-                    }
+                    coordinator::Step::AskPlugin(change) => active.operations.push_back((op, change)),
                 },
+                // See below.
+                Job::Tend => {}
+                // What the plugin was shown would come back with its answer.
+                Job::Close { completion } if active.applying().is_some() => {
+                    active.jobs.push_front(Job::Close { completion });
+                    break;
+                }
                 Job::Close { completion } => {
                     active.completions.push(completion);
                     // What comes after it begins from what is left.
@@ -309,8 +345,8 @@ impl Node {
                 }
             }
         }
-        if active.dirty && !active.join_failed && fragments(active) > 1 {
-            self.join(storage_key, active, effects);
+        self.ask_next(now, storage_key, active, effects);
+        if active.asked.as_ref().is_some_and(|asked| asked.holds) {
             return;
         }
         self.write(now, storage_key, active, effects);
@@ -362,7 +398,6 @@ impl Node {
         {
             siblings.collapse_equal();
         }
-        active.join_failed = false;
         jobs::extend(&mut active.completions, completions);
         self.resolve_on_replica(active, effects);
     }
@@ -385,9 +420,5 @@ impl Node {
     }
 }
 
-fn fragments(active: &ActiveKey) -> usize {
-    match &active.state {
-        Some(KeyState::Lattice(fragments)) => fragments.len(),
-        _ => 1,
-    }
-}
+#[cfg(test)]
+mod tend_test;

@@ -99,6 +99,8 @@ pub enum Operation {
     Apply {
         /// In the plugin's own language.
         op: Bytes,
+        /// What the client had seen: its coordinator holds at least that, and the plugin is told. Absent: nothing is said.
+        context: Option<Bytes>,
         /// Also the operation's id within the state.
         request_id: RequestId,
     },
@@ -106,6 +108,8 @@ pub enum Operation {
     Query {
         /// In the plugin's own language.
         path: Bytes,
+        /// What the client had seen: the state that is shown is at least that. Absent: what R replicas hold.
+        context: Option<Bytes>,
     },
 }
 
@@ -221,6 +225,10 @@ pub struct SiblingView {
     pub receipt: Option<crate::version::Receipt>,
     /// When it will be gone, if it will; of byte-equal ones the last.
     pub expires_at: Option<Millis>,
+    /// An operand of a lattice that is joined with nothing: why.
+    pub apart: Option<String>,
+    /// Where it is apart: covers it alone, so that a delete with it removes it and nothing else. Otherwise empty.
+    pub context: Bytes,
 }
 
 /// What became of a conflict.
@@ -257,8 +265,10 @@ pub struct WriteReply {
     pub context: Bytes,
     /// Which replicas hold it durably.
     pub acks: Acks,
-    /// Live siblings at the coordinator afterwards.
+    /// Live siblings at the coordinator afterwards; of a lattice its fragments.
     pub siblings: u32,
+    /// Why the plugin did not look at the value: it was kept apart. None: it did, or there is none to ask.
+    pub unvalidated: Option<String>,
 }
 
 /// What a query found.
@@ -270,6 +280,8 @@ pub struct QueryReply {
     pub result: Bytes,
     /// Covers what was seen.
     pub context: Bytes,
+    /// Unresolved where operands of the key are not in the state that was asked.
+    pub resolution: Resolution,
     /// Which replicas answered.
     pub acks: Acks,
 }
@@ -310,6 +322,28 @@ pub enum Problem {
         /// Covers all of them.
         context: Bytes,
     },
+    /// A lattice's key holds too much that is not joined for another put or operation (R12).
+    #[error(
+        "the key holds {operands} operands of {size_bytes} bytes that are not joined, the limits are {operands_max} and {size_bytes_max}; \
+         get --siblings says why; put again once the plugin has joined them, or delete them with the context that came with this"
+    )]
+    OperandLimit {
+        /// Now.
+        operands: u32,
+        /// The keyspace's `siblings_max`.
+        operands_max: u32,
+        /// With the put.
+        size_bytes: u64,
+        /// [`crate::limits::CLIENT_STATE_BYTES_MAX`].
+        size_bytes_max: u64,
+        /// Covers all of them.
+        context: Bytes,
+    },
+    /// No state that covers the context could be reached in time; nothing was done.
+    #[error(
+        "no replica within reach holds all that the context covers; nothing was done; try again, or read the key anew"
+    )]
+    Stale,
     /// Longer or larger than allowed.
     #[error("{what} has {size_bytes} bytes, the limit is {limit_bytes}")]
     TooLarge {

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::config::Member;
 use crate::event::Record;
 use crate::event::{Effect, Effects, Event, Notice, ScanPage, StorageFailure, WriteOp};
-use crate::id::{ClientTicket, Millis, NodeId, PluginHash, RequestId};
+use crate::id::{ClientTicket, Millis, NodeId, PluginHash, RequestId, Ticket};
 use crate::message::Message;
 use crate::plugin::{PluginAnswer, PluginCall, World};
 use crate::request::Outcome;
@@ -27,6 +27,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const BEGIN: Millis = Millis(1_000_000);
 pub(crate) const UNION: PluginHash = PluginHash([1; 32]);
 pub(crate) const JOIN: PluginHash = PluginHash([2; 32]);
+
+/// A plugin's answer, or none at all.
+pub(crate) enum Says {
+    This(PluginAnswer),
+    Nothing,
+}
 
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
@@ -49,6 +55,12 @@ pub(crate) struct Cluster {
     /// Nodes whose disk may not be used again.
     pub(crate) empty: Vec<(usize, crate::membership::RejoinReason)>,
     pub(crate) plugin_works: bool,
+    /// What the plugin says before anything else; None: as ever.
+    pub(crate) plugin_says: fn(&PluginCall) -> Option<Says>,
+    /// Questions that the plugin has left open.
+    pub(crate) unanswered: Vec<(usize, Ticket, PluginCall)>,
+    /// Writes of the key, by node.
+    pub(crate) writes: Vec<usize>,
     pub(crate) next_ticket: u64,
     /// Messages of exchanges between trees, as they were sent.
     pub(crate) exchanges: Vec<Exchange>,
@@ -94,6 +106,9 @@ impl Cluster {
             notices: Vec::new(),
             empty: Vec::new(),
             plugin_works: true,
+            plugin_says: |_| None,
+            unanswered: Vec::new(),
+            writes: Vec::new(),
             next_ticket: 1,
             exchanges: Vec::new(),
         };
@@ -252,6 +267,8 @@ impl Cluster {
                 self.queue.push_back((at, Event::WritesDone { tickets: vec![ticket], result }));
             }
             Effect::Write { ticket, ops, .. } => {
+                let is_object = |op: &&WriteOp| matches!(op, WriteOp::Put { key, .. } if storage_key::parse_object(key).is_some());
+                self.writes.extend(ops.iter().filter(is_object).map(|_| at));
                 for op in ops {
                     match op {
                         WriteOp::Put { key, record } => drop(self.disks[at].insert(key, record)),
@@ -268,8 +285,12 @@ impl Cluster {
                 self.queue.push_back((at, Event::WritesDone { tickets: vec![ticket], result: Ok(()) }));
             }
             Effect::Plugin { ticket, call, .. } => {
-                let answer =
-                    if self.plugin_works { union(call) } else { PluginAnswer::Failed("out of order".into()) };
+                let answer = match (self.plugin_says)(&call) {
+                    Some(Says::Nothing) => return self.unanswered.push((at, ticket, call)),
+                    Some(Says::This(answer)) => answer,
+                    None if self.plugin_works => union(call),
+                    None => PluginAnswer::Failed("out of order".into()),
+                };
                 self.queue.push_back((at, Event::PluginDone { ticket, answer }));
             }
             Effect::RejoinEmpty { reason } => self.empty.push((at, reason)),
@@ -335,7 +356,7 @@ impl Cluster {
         self.run();
         if !self.outcomes.contains_key(&ticket) {
             self.pass(30);
-            self.pass(5_000);
+            (0..5).for_each(|_| self.pass(1_000));
         }
         self.outcomes.remove(&ticket).expect("every request is answered")
     }
@@ -376,6 +397,12 @@ impl Cluster {
             self.cut.extend([(node, other), (other, node)]);
         }
     }
+}
+
+/// A plugin that validates, and joins nothing.
+pub(crate) fn no_joins(call: &PluginCall) -> Option<Says> {
+    let is_join = matches!(call, PluginCall::Merge { .. });
+    is_join.then(|| Says::This(PluginAnswer::Failed("out of order".into())))
 }
 
 /// Words of all siblings or states, sorted, each once: a lawful union.

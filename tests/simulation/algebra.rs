@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use merganser_core::id::{ActorId, Dot, Millis};
 use merganser_core::version::{
-    Content, DotSet, Fragments, KeyState, Kind, Register, Siblings, Stamp, Version, codec,
+    Content, DotSet, Fragments, KeyState, Kind, Register, Siblings, Stamp, Standing, Version, codec,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -126,12 +126,21 @@ fn write(state: &mut KeyState, context: &DotSet, dot: Dot, stamp: Stamp, dice: &
                     previous,
                     stamp,
                     Bytes::copy_from_slice(&[(dot.actor.0 * 64 + dot.counter) as u8]),
+                    if dice.below(4) == 0 { Standing::UNVALIDATED } else { Standing::valid(1) },
                 );
-                if put > 2 && fragments.len() > 1 {
-                    let claims: Vec<DotSet> =
-                        fragments.iter().map(|fragment| fragment.claim.clone()).collect();
-                    let joined = union(fragments.iter().map(|fragment| fragment.value.clone()));
-                    fragments.joined(&claims, joined);
+                let unjoined: Vec<DotSet> =
+                    fragments.unjoined().map(|fragment| fragment.claim.clone()).collect();
+                for claim in unjoined {
+                    match dice.below(5) {
+                        0 => fragments.judge(&claim, Standing::valid(1 + dice.below(2))),
+                        1 => fragments.judge(&claim, Standing::aside(1 + dice.below(2), "poison")),
+                        _ => false,
+                    };
+                }
+                let claims: Vec<DotSet> = fragments.valid().map(|fragment| fragment.claim.clone()).collect();
+                if put > 2 && claims.len() > 1 {
+                    let joined = union(fragments.valid().map(|fragment| fragment.value.clone()));
+                    fragments.joined(&claims, joined, Standing::valid(1));
                 }
             }
         },

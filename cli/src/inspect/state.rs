@@ -10,7 +10,7 @@ use merganser_core::{
     event::Record,
     id::PluginHash,
     storage_key,
-    version::{Content, DotSet, KeyState, Version, codec},
+    version::{Content, DotSet, Fragment, KeyState, Standing, Version, codec},
 };
 use merganser_storage::inspect::Entry;
 use serde_json::{Value, json};
@@ -67,6 +67,14 @@ pub(super) fn describe(entry: &Entry) -> Described {
     }
 }
 
+fn standing(standing: &Standing) -> String {
+    match (standing.is_valid(), standing.reason()) {
+        (true, _) => format!("valid in epoch {}", standing.epoch()),
+        (false, Some(reason)) => format!("set aside in epoch {}: {reason}", standing.epoch()),
+        (false, None) => "not validated".into(),
+    }
+}
+
 fn of_state(state: &KeyState) -> Described {
     match state {
         KeyState::Causal(siblings) => {
@@ -92,11 +100,14 @@ fn of_state(state: &KeyState) -> Described {
         KeyState::Lattice(fragments) => {
             let removed = dots(&fragments.removed);
             let mut lines = vec![format!("lattice; epoch {}; removed {removed}", fragments.epoch)];
-            let line = |claim: &DotSet, bytes: usize| format!("{}  {}", dots(claim), size(bytes as u64));
-            lines.extend(fragments.iter().map(|fragment| line(&fragment.claim, fragment.value.len())));
+            let line = |fragment: &Fragment| {
+                let (claim, bytes) = (dots(&fragment.claim), size(fragment.value.len() as u64));
+                format!("{claim}  {bytes}  {}", standing(&fragment.standing))
+            };
+            lines.extend(fragments.iter().map(line));
             let parts = fragments
                 .iter()
-                .map(|fragment| json!({ "claim": dots(&fragment.claim), "bytes": fragment.value.len() }));
+                .map(|fragment| json!({ "claim": dots(&fragment.claim), "bytes": fragment.value.len(), "standing": standing(&fragment.standing) }));
             let json = json!({
                 "kind": "lattice",
                 "epoch": fragments.epoch,

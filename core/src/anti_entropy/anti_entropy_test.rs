@@ -10,7 +10,7 @@ use crate::request::{Basis, Level, Operation, Request};
 use crate::ring::{Slot, token};
 use crate::storage_key;
 use crate::story::*;
-use crate::version::{DotSet, Fragments, KeyState, Stamp, codec};
+use crate::version::{DotSet, Fragments, KeyState, Stamp, Standing, codec};
 use bytes::Bytes;
 
 const POLICIES: [fn() -> Policy; 3] =
@@ -211,12 +211,24 @@ fn other_bytes_of_equal_causality_are_never_sent_to_and_fro() {
     cluster.keyspace("k", Policy::Lattice(named("join")));
     let keyspace = cluster.nodes[0].keyspaces.by_name("k").unwrap().id;
     let mut operands = Fragments::default();
-    operands.put(Dot { actor: ActorId(5), counter: 1 }, 0, Stamp::default(), Bytes::from_static(b"a"));
-    operands.put(Dot { actor: ActorId(6), counter: 1 }, 0, Stamp::default(), Bytes::from_static(b"b"));
+    operands.put(
+        Dot { actor: ActorId(5), counter: 1 },
+        0,
+        Stamp::default(),
+        Bytes::from_static(b"a"),
+        Standing::valid(1),
+    );
+    operands.put(
+        Dot { actor: ActorId(6), counter: 1 },
+        0,
+        Stamp::default(),
+        Bytes::from_static(b"b"),
+        Standing::valid(1),
+    );
     let claims: Vec<DotSet> = operands.iter().map(|fragment| fragment.claim.clone()).collect();
     for (node, value) in [(0, "a b"), (1, "b a")] {
         let mut state = operands.clone();
-        state.joined(&claims, Bytes::copy_from_slice(value.as_bytes()));
+        state.joined(&claims, Bytes::copy_from_slice(value.as_bytes()), Standing::valid(1));
         let record = codec::record(&KeyState::Lattice(state));
         let key = Bytes::from_static(b"key");
         let message = Message::Replicate { op: None, keyspace, key, record };

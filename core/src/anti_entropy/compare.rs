@@ -50,7 +50,7 @@ pub(crate) fn lack(kind: Kind, mine: &Bytes, theirs: &Bytes) -> Result<Lack, Mal
 mod tests {
     use super::*;
     use crate::id::{ActorId, Dot};
-    use crate::version::{Content, DotSet, Fragments, Register, Siblings, Stamp, Version};
+    use crate::version::{Content, DotSet, Fragments, Register, Siblings, Stamp, Standing, Version};
 
     fn dot(actor: u64, counter: u64) -> Dot {
         Dot { actor: ActorId(actor), counter }
@@ -103,12 +103,12 @@ mod tests {
     #[test]
     fn a_lattice_merged_here_and_in_operands_there_is_equal_and_so_are_other_bytes_of_one_claim() {
         let mut operands = Fragments::default();
-        operands.put(dot(1, 1), 0, Stamp::default(), Bytes::from_static(b"a"));
-        operands.put(dot(2, 1), 0, Stamp::default(), Bytes::from_static(b"b"));
+        operands.put(dot(1, 1), 0, Stamp::default(), Bytes::from_static(b"a"), Standing::valid(1));
+        operands.put(dot(2, 1), 0, Stamp::default(), Bytes::from_static(b"b"), Standing::valid(1));
         let claims: Vec<DotSet> = operands.iter().map(|fragment| fragment.claim.clone()).collect();
         let (mut merged, mut otherwise) = (operands.clone(), operands.clone());
-        merged.joined(&claims, Bytes::from_static(b"ab"));
-        otherwise.joined(&claims, Bytes::from_static(b"ba"));
+        merged.joined(&claims, Bytes::from_static(b"ab"), Standing::valid(1));
+        otherwise.joined(&claims, Bytes::from_static(b"ba"), Standing::valid(2));
         let [operands, merged, otherwise] =
             [operands, merged, otherwise].map(|fragments| head(KeyState::Lattice(fragments)));
         assert_ne!(merged, otherwise);

@@ -107,8 +107,8 @@ impl Node {
     /// A read begins, at once, or with the next flight if its key is hot.
     pub(super) fn board(&mut self, now: Millis, op: OpId, mut reading: Reading, effects: &mut Effects) {
         let per_s = self.config.shared_reads_per_s;
-        let shares =
-            reading.goal != Goal::WriteBack && self.hot_keys.is_read_often(now, &reading.target, per_s);
+        let shares = matches!(reading.goal, Goal::Get(_) | Goal::Query { .. })
+            && self.hot_keys.is_read_often(now, &reading.target, per_s);
         let seat = match shares {
             true => {
                 let route = Route {
@@ -192,10 +192,17 @@ impl Node {
         self.note_silence(now, op);
         let Some(reading) = self.reading.get(&op) else { return };
         let (needed, reachable) = (reading.tally.acks().needed, reading.tally.count());
-        if over {
-            self.finish(now, op, effects);
+        let is_stale = reading.tally.is_met();
+        if over
+            && let Some(reading) = self.finish(now, op, effects)
+            && let Goal::CatchUp { .. } = reading.goal
+        {
+            return self.caught_up(now, reading, effects);
         }
-        let outcome = Outcome::Failed(Problem::NotEnoughReplicas { needed, reachable });
+        let outcome = match is_stale {
+            true => Outcome::Failed(Problem::Stale),
+            false => Outcome::Failed(Problem::NotEnoughReplicas { needed, reachable }),
+        };
         self.answer_waiters(&late, &outcome, effects);
     }
 

@@ -19,9 +19,9 @@ use crate::id::{Millis, NodeId, OpId};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::message::{Message, ReadAnswer};
 use crate::node::{Node, Purpose, Timer};
-use crate::request::{Problem, Want};
+use crate::request::{Outcome, Problem, Want};
 use crate::target::Target;
-use crate::version::{Digest, KeyState, Kind, codec};
+use crate::version::{Digest, DotSet, KeyState, Kind, codec};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -30,8 +30,10 @@ use std::borrow::Cow;
 pub(crate) enum Goal {
     /// A client's get.
     Get(Want),
-    /// A client's query, with its path.
-    Query(Bytes),
+    /// A client's query of a state that holds at least `seen`.
+    Query { path: Bytes, seen: DotSet },
+    /// A look for what an operation's client had seen, before the operation.
+    CatchUp { write: OpId, seen: DotSet },
     /// An owner's look before it stores a resolution.
     WriteBack,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Reading {
     unasked: Vec<NodeId>,
     /// Those that were asked, and when.
     asked: Vec<(NodeId, Millis)>,
+    /// Those that could not say.
+    refused: usize,
     primaries: Vec<NodeId>,
     /// Digests of what each replica holds.
     answers: Vec<(NodeId, Digest)>,
@@ -69,6 +73,27 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
+    /// Whether it has found all that it must.
+    pub(super) fn is_caught_up(&self) -> bool {
+        match &self.goal {
+            Goal::Query { seen, .. } | Goal::CatchUp { seen, .. } => {
+                seen.is_empty() || seen.within(&self.merged.seen())
+            }
+            Goal::Get(_) | Goal::WriteBack => true,
+        }
+    }
+
+    /// Whether it found operands and none that a plugin vouches for.
+    pub(super) fn is_unjoined(&self) -> bool {
+        matches!(&self.merged, KeyState::Lattice(fragments) if fragments.valid().next().is_none())
+    }
+
+    /// Nobody within reach is left to ask, and all who were asked have answered.
+    fn is_at_its_end(&self, own: NodeId) -> bool {
+        let answered = self.answers.iter().filter(|(node, _)| *node != own).count();
+        self.unasked.is_empty() && answered + self.refused >= self.asked.len()
+    }
+
     /// The replicas that it has asked or might.
     fn others(&self) -> Vec<NodeId> {
         self.asked.iter().map(|(node, _)| *node).chain(self.unasked.iter().copied()).collect()
@@ -99,7 +124,7 @@ impl Node {
     pub(super) fn begin_read(&mut self, now: Millis, admitted: Admitted, goal: Goal, effects: &mut Effects) {
         let Admitted { origin, target, needed, sloppy, deadline, primaries, .. } = admitted;
         let kind = target.entry.settings.policy.kind();
-        if matches!(goal, Goal::Query(_)) && kind != Kind::Lattice {
+        if matches!(goal, Goal::Query { .. }) && kind != Kind::Lattice {
             let reason = "queries need a lattice keyspace with a replicated type".to_owned();
             return self.refuse(origin, Problem::InvalidArgument { field: "path", reason }, effects);
         }
@@ -114,6 +139,7 @@ impl Node {
             sloppy,
             unasked: Vec::new(),
             asked: Vec::new(),
+            refused: 0,
             primaries,
             answers: Vec::with_capacity(needed as usize),
             merged: KeyState::empty(kind),
@@ -150,8 +176,15 @@ impl Node {
             stand_ins.truncate(primaries.len() - reachable);
             others.splice(away..away, stand_ins.into_iter().rev());
         }
-        if let Some(reading) = self.reading.get_mut(&op) {
-            reading.unasked = others;
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        let must_find = matches!(&reading.goal, Goal::Query { seen, .. } | Goal::CatchUp { seen, .. } if !seen.is_empty());
+        reading.unasked = others;
+        if must_find && sloppy {
+            // Last of all those who may hold it as a hint.
+            let mut stand_ins = self.reachable_stand_ins(&target);
+            let Some(reading) = self.reading.get_mut(&op) else { return };
+            stand_ins.retain(|node| *node != own && !reading.unasked.contains(node));
+            reading.unasked.splice(0..0, stand_ins);
         }
         if !primaries.contains(&own) {
             return self.gather_hints(now, &target, Wanted::Read(op), effects);
@@ -206,10 +239,11 @@ impl Node {
 
     /// Asks as many more replicas as are still needed.
     fn ask_others(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
-        let Some(reading) = self.reading.get_mut(&op) else { return };
+        let Some(reading) = self.reading.get(&op) else { return };
         if reading.tally.is_met() {
-            return self.gathered(now, op, effects);
+            return self.gathered_or_more(now, op, effects);
         }
+        let Some(reading) = self.reading.get_mut(&op) else { return };
         let missing = (reading.tally.acks().needed - reading.tally.count()) as usize;
         for _ in 0..missing {
             ask_one(now, op, reading, effects);
@@ -295,7 +329,11 @@ impl Node {
         };
         let Some((digest, state)) = state else {
             // It cannot say: the next one is asked at once.
+            reading.refused += 1;
             ask_one(now, op, reading, effects);
+            if reading.tally.is_met() {
+                self.gathered_or_more(now, op, effects);
+            }
             return;
         };
         let mut reused = Vec::new();
@@ -308,6 +346,25 @@ impl Node {
         let storage_key = reading.target.storage_key.clone();
         self.report_reused(reused, &storage_key, effects);
         if met {
+            self.gathered_or_more(now, op, effects);
+        }
+    }
+
+    /// R replicas have answered. What they hold may be less than what must be found: then all within reach are asked.
+    fn gathered_or_more(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let own = self.config.node;
+        let Some(reading) = self.reading.get(&op) else { return };
+        if reading.is_caught_up() {
+            return self.gathered(now, op, effects);
+        }
+        let reachable: Vec<NodeId> =
+            reading.unasked.iter().copied().filter(|node| self.is_reachable(*node)).collect();
+        let Some(reading) = self.reading.get_mut(&op) else { return };
+        reading.unasked = reachable;
+        while !reading.unasked.is_empty() {
+            ask_one(now, op, reading, effects);
+        }
+        if reading.is_at_its_end(own) {
             self.gathered(now, op, effects);
         }
     }
@@ -339,7 +396,20 @@ impl Node {
         }
         self.note_silence(now, op);
         self.repair(now, op, effects);
-        self.show(now, op, effects);
+        let Some(reading) = self.reading.get(&op) else { return };
+        match (&reading.goal, reading.is_caught_up()) {
+            (Goal::CatchUp { .. }, _) => {
+                if let Some(reading) = self.finish(now, op, effects) {
+                    self.caught_up(now, reading, effects);
+                }
+            }
+            (_, true) => self.show(now, op, effects),
+            (_, false) => {
+                if let Some(reading) = self.finish(now, op, effects) {
+                    self.answer_waiters(&reading.waiters, &Outcome::Failed(Problem::Stale), effects);
+                }
+            }
+        }
     }
 
     /// Sends the joined raw state to those that answered with less, and takes it in here.

@@ -46,7 +46,7 @@ pub(crate) struct Load {
 pub(crate) fn cost(operation: &Operation) -> u32 {
     let cost = match operation {
         Operation::Get { .. } => GET_COST,
-        Operation::Query { path } => QUERY_COST + path.len(),
+        Operation::Query { path, .. } => QUERY_COST + path.len(),
         Operation::Put { value, .. } => WRITE_COST + value.len(),
         Operation::Delete { .. } => WRITE_COST,
         Operation::Apply { op, .. } => APPLY_COST + op.len(),

@@ -11,6 +11,7 @@
 //! the client's request, with its id, and never forwarded twice (riak_kv#1046). In: requests,
 //! answers of replicas. Out: outcomes. Absent: a node's own copy (`replica`).
 
+mod catch_up;
 mod flights;
 mod get;
 mod load;
@@ -27,8 +28,9 @@ pub(crate) use flights::Flights;
 pub(crate) use get::Reading;
 pub(crate) use load::Load;
 pub(crate) use pace::Paces;
-pub(crate) use put::{Change, Issued, Step, Writing};
+pub(crate) use put::{Applying, Change, Step, Turn, Writing};
 pub(crate) use replication::Replication;
+pub(crate) use view::reason;
 pub(crate) use view_cache::ViewCache;
 pub(crate) use write_back::WriteBacks;
 
@@ -138,7 +140,13 @@ impl Node {
         let admitted = Admitted { origin, target, needed, sloppy, deadline, primaries, retry_of_ms_ago };
         match request.operation {
             Operation::Get { want } => self.begin_read(now, admitted, get::Goal::Get(want), effects),
-            Operation::Query { path } => self.begin_read(now, admitted, get::Goal::Query(path), effects),
+            Operation::Query { path, context } => {
+                let seen = match self.opened(&admitted.target, context.as_ref()) {
+                    Ok(context) => context.map(|context| context.seen).unwrap_or_default(),
+                    Err(problem) => return self.refuse(admitted.origin, problem, effects),
+                };
+                self.begin_read(now, admitted, get::Goal::Query { path, seen }, effects);
+            }
             write => self.begin_write(now, admitted, write, effects),
         }
     }
@@ -240,8 +248,14 @@ fn check(request: &Request) -> Result<(), Problem> {
             }
         }
         Operation::Delete { basis, .. } => check_basis(basis)?,
-        Operation::Apply { op, .. } => limit("operation", op.len(), OPERATION_BYTES_MAX)?,
-        Operation::Query { path } => limit("path", path.len(), OPERATION_BYTES_MAX)?,
+        Operation::Apply { op, context, .. } => {
+            limit("operation", op.len(), OPERATION_BYTES_MAX)?;
+            limit("context", context.as_ref().map_or(0, Bytes::len), CONTEXT_BYTES_MAX)?;
+        }
+        Operation::Query { path, context } => {
+            limit("path", path.len(), OPERATION_BYTES_MAX)?;
+            limit("context", context.as_ref().map_or(0, Bytes::len), CONTEXT_BYTES_MAX)?;
+        }
     }
     Ok(())
 }

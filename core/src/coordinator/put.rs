@@ -7,13 +7,15 @@
 //!                            write + replicate ──────────────▶ acknowledged × W ─▶ reply
 //! ```
 //!
-//! Before a dot is issued a write can still be refused with nothing stored; from then on its
+//! A put whose value the plugin did not look at in time is kept, *unvalidated*, unless its keyspace would rather refuse it
+//! (R7). Before a dot is issued a write can still be refused with nothing stored; from then on its
 //! outcome is either W durable copies or [`Problem::Uncertain`]. In: a checked request. Out: one
 //! outcome. Absent: what it does to a state (`change`), how a replica stores.
 
 use super::quorum::Tally;
+use super::view::reason;
 use super::{Admitted, key_info};
-use crate::catalog::Policy;
+use crate::catalog::{OnUnvalidated, Policy};
 use crate::event::{Effect, Effects};
 use crate::id::{Dot, Millis, NodeId, OpId, RequestId};
 use crate::mutant::Mutant;
@@ -32,10 +34,15 @@ use crate::version::{
 use bytes::Bytes;
 
 mod change;
+mod operation;
 #[cfg(test)]
 mod retry_test;
 
 use change::version_of;
+pub(crate) use operation::{Applying, Turn};
+
+/// Longest that a put waits for its value's validation.
+const VALIDATION_MS_MAX: u64 = 1_000;
 
 /// A write under way at its coordinator.
 pub(crate) struct Writing {
@@ -52,7 +59,7 @@ pub(crate) struct Writing {
     /// Of a retry: how long ago the first attempt was sent.
     retry_of_ms_ago: Option<u64>,
     /// What the client had seen; None: blind.
-    context: Option<Context>,
+    pub(super) context: Option<Context>,
     change: Option<Change>,
     pub(super) tally: Tally,
     pub(super) deadline: Millis,
@@ -60,6 +67,12 @@ pub(crate) struct Writing {
     pub(crate) until_ms: u64,
     /// Set once a dot was issued.
     minted: Option<Minted>,
+    /// Until when its value's validation is waited for.
+    validating: Option<Millis>,
+    /// Why the plugin did not look at its value.
+    unvalidated: Option<String>,
+    /// It is an operation, and waits for its plugin.
+    asks_plugin: bool,
 }
 
 /// What is known of a write once it has a dot.
@@ -132,16 +145,21 @@ impl Change {
     }
 }
 
+impl Issued {
+    /// The dots that are its own.
+    pub(crate) fn claim(&self) -> DotSet {
+        DotSet::single(self.dot, self.previous)
+    }
+}
+
 /// What became of a write at its active key.
 pub(crate) enum Step {
     /// It is in the state, or was refused.
     Done,
     /// It waits for a durable incarnation.
     NoDot(Change),
-    /// It needs one joined state.
-    JoinFirst(Change),
-    /// The plugin applies it.
-    Ask(Issued, PluginCall),
+    /// An operation: it waits for its turn with the plugin.
+    AskPlugin(Change),
 }
 
 impl Node {
@@ -163,7 +181,9 @@ impl Node {
                 (basis, request_id, Change::Put { value, content_type, receipt: None, expires_at })
             }
             Operation::Delete { basis, request_id } => (basis, request_id, Change::Delete { receipt: None }),
-            Operation::Apply { op, request_id } => (Basis::Unsaid, request_id, Change::Op(op)),
+            Operation::Apply { op, context, request_id } => {
+                (context.map_or(Basis::Unsaid, Basis::Context), request_id, Change::Op(op))
+            }
             Operation::Get { .. } | Operation::Query { .. } => return,
         };
         let context = match self.context_of(now, &target, &basis, &change) {
@@ -209,6 +229,9 @@ impl Node {
             deadline,
             until_ms: self.own_time_at(now, deadline),
             minted: None,
+            validating: None,
+            unvalidated: None,
+            asks_plugin: false,
         };
         self.admit(now, writing, effects);
     }
@@ -240,6 +263,9 @@ impl Node {
             deadline,
             until_ms: self.own_time_at(now, deadline),
             minted: None,
+            validating: None,
+            unvalidated: None,
+            asks_plugin: false,
         };
         self.admit(now, writing, effects);
     }
@@ -259,9 +285,15 @@ impl Node {
             }
             _ => None,
         };
+        let patience_ms = (writing.deadline.since(now) / 3).clamp(1, VALIDATION_MS_MAX);
         self.writing.insert(op, Box::new(writing));
         match validate {
             Some((plugin, call)) => {
+                let until = now.after(patience_ms);
+                self.set_timer(until, Timer::Validate(op));
+                if let Some(writing) = self.writing.get_mut(&op) {
+                    writing.validating = Some(until);
+                }
                 let ticket = self.ticket(Purpose::Validate(op));
                 effects.push(Effect::Plugin { ticket, plugin, call });
             }
@@ -269,24 +301,52 @@ impl Node {
         }
     }
 
-    /// The plugin has looked at a put's value. No answer is no reason to refuse a write (R7).
+    /// The plugin has looked at a put's value, or not.
     pub(crate) fn validated(&mut self, now: Millis, op: OpId, answer: PluginAnswer, effects: &mut Effects) {
+        let Some(until) = self.writing.get_mut(&op).and_then(|writing| writing.validating.take()) else {
+            return;
+        };
+        self.clear_timer(until, Timer::Validate(op));
         match answer {
             PluginAnswer::Rejected { kind, message } => {
                 self.write_failed(op, Problem::InvalidValue { kind, reason: message }, effects);
             }
             PluginAnswer::Valid => self.commit(now, op, effects),
-            other => {
-                if let Some(entry) = self.writing.get(&op).map(|writing| writing.target.entry.clone()) {
-                    self.plugin_failed(&entry, format!("validate: {other:?}"), effects);
-                }
-                self.commit(now, op, effects);
-            }
+            other => self.not_validated(now, op, reason(other), effects),
         }
+    }
+
+    /// The plugin did not look at a put's value in time.
+    pub(crate) fn validation_timed_out(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let answer = PluginAnswer::Failed("no answer in time".into());
+        self.validated(now, op, answer, effects);
+    }
+
+    /// No answer is no reason to refuse a write (R7), unless the keyspace says so.
+    fn not_validated(&mut self, now: Millis, op: OpId, reason: String, effects: &mut Effects) {
+        let Some(entry) = self.writing.get(&op).map(|writing| writing.target.entry.clone()) else { return };
+        self.plugin_failed(&entry, format!("validate: {reason}"), effects);
+        if entry.settings.on_unvalidated == OnUnvalidated::Refuse {
+            let reason = format!("the value could not be validated: {reason}");
+            return self.write_failed(op, Problem::Unresolved { reason }, effects);
+        }
+        self.counters.unvalidated += 1;
+        if let Some(writing) = self.writing.get_mut(&op) {
+            writing.unvalidated = Some(reason);
+        }
+        self.commit(now, op, effects);
     }
 
     /// Hands the write to the active key, or, for a register, straight to storage.
     fn commit(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
+        let Some(writing) = self.writing.get(&op) else { return };
+        if let Some(seen) = writing.change.as_ref().and_then(|change| self.must_find(op, change)) {
+            return self.catch_up(now, op, seen, effects);
+        }
+        self.commit_caught_up(now, op, effects);
+    }
+
+    pub(super) fn commit_caught_up(&mut self, now: Millis, op: OpId, effects: &mut Effects) {
         let Some(writing) = self.writing.get_mut(&op) else { return };
         let Some(change) = writing.change.take() else { return };
         let target = writing.target.clone();
@@ -401,7 +461,13 @@ impl Node {
         let context = Context { seen, stamp: lww.then_some(minted.stamp) };
         let context = self.sealer.seal(writing.target.entry.id, &writing.target.key, &context);
         let acks = writing.tally.acks();
-        let reply = WriteReply { dot: minted.dot, context, acks, siblings: minted.siblings };
+        let reply = WriteReply {
+            dot: minted.dot,
+            context,
+            acks,
+            siblings: minted.siblings,
+            unvalidated: writing.unvalidated,
+        };
         if writing.origins.contains(&Origin::Owner) {
             self.wrote_back(&writing.target, effects);
         }
@@ -417,6 +483,9 @@ impl Node {
     pub(crate) fn write_failed(&mut self, op: OpId, problem: Problem, effects: &mut Effects) {
         let Some(writing) = self.writing.remove(&op) else { return };
         self.clear_timer(writing.deadline, Timer::Write(op));
+        if let Some(until) = writing.validating {
+            self.clear_timer(until, Timer::Validate(op));
+        }
         if let Some(request_id) = writing.request_id {
             self.recent.forget((request_id, writing.target.token));
         }
@@ -432,7 +501,10 @@ impl Node {
         match writing.minted.take() {
             Some(minted) => self.write_is_uncertain(op, minted, acks, effects),
             None => {
-                let problem = Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS };
+                let problem = match writing.asks_plugin {
+                    true => Problem::Unresolved { reason: "no answer within the request's time".into() },
+                    false => Problem::Overloaded { retry_after_ms: super::RETRY_AFTER_MS },
+                };
                 self.write_failed(op, problem, effects);
             }
         }
@@ -452,7 +524,10 @@ impl Node {
                 let reason = "operations need a lattice keyspace with a replicated type".to_owned();
                 return Err(Problem::InvalidArgument { field: "operation", reason });
             }
-            return Ok(None);
+            return match basis {
+                Basis::Context(token) => self.opened(target, Some(token)),
+                Basis::Blind | Basis::Unsaid => Ok(None),
+            };
         }
         let is_delete = matches!(change, Change::Delete { .. });
         match basis {

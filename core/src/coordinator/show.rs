@@ -11,13 +11,14 @@
 use super::get::{Goal, Reading, Stage};
 use super::view::{self, Shown, View};
 use super::view_cache;
-use super::{key_info, put};
+use super::{key_info, put, reason};
 use crate::event::{Effect, Effects};
 use crate::id::{Millis, OpId};
 use crate::node::{Node, Purpose};
 use crate::plugin::{PluginAnswer, PluginCall};
-use crate::request::{GetReply, Outcome, Presence, Problem, QueryReply, Want};
-use crate::version::Context;
+use crate::replica::within_limit;
+use crate::request::{GetReply, Outcome, Presence, Problem, QueryReply, Resolution, SiblingView, Want};
+use crate::version::{Context, Counts, Fragment, KeyState};
 use bytes::Bytes;
 
 impl Node {
@@ -26,18 +27,18 @@ impl Node {
         let Some(reading) = self.reading.get(&op) else { return };
         let want = match reading.goal {
             Goal::Get(want) => want,
-            Goal::Query(_) | Goal::WriteBack => Want::Resolved,
+            Goal::Query { .. } | Goal::CatchUp { .. } | Goal::WriteBack => Want::Resolved,
         };
         match view::view(&reading.target, &reading.live(), want) {
             Shown::Now(view) => self.shown(now, op, view, effects),
             Shown::Ask(call) => {
                 let question = match reading.goal {
-                    Goal::WriteBack => None,
-                    Goal::Get(_) | Goal::Query(_) => {
+                    Goal::WriteBack | Goal::CatchUp { .. } => None,
+                    Goal::Get(_) | Goal::Query { .. } => {
                         view_cache::question(&reading.target, &reading.live(), &call)
                     }
                 };
-                if let Goal::Query(_) = reading.goal {
+                if let Goal::Query { .. } = reading.goal {
                     self.set_stage(op, Stage::Joining);
                 }
                 if let Some(answer) = question.as_ref().and_then(|question| self.view_cache.get(question)) {
@@ -72,24 +73,35 @@ impl Node {
 
     /// The plugin has answered a read's question.
     pub(crate) fn view_done(&mut self, now: Millis, op: OpId, answer: PluginAnswer, effects: &mut Effects) {
+        let answer = within_limit(answer);
         let Some(reading) = self.reading.get_mut(&op) else { return };
         if let Some(question) = reading.question.take() {
             self.view_cache.put(question, &answer, self.config.view_cache_bytes);
         }
         let entry = reading.target.entry.clone();
-        if let PluginAnswer::Failed(reason) = &answer {
+        if let PluginAnswer::Failed(reason) | PluginAnswer::Broke(reason) = &answer {
             self.plugin_failed(&entry, reason.clone(), effects);
         }
         let Some(reading) = self.reading.get(&op) else { return };
         match (&reading.goal, &reading.stage) {
-            (Goal::Query(_), Stage::Viewing) => {
-                let result = self.plugin_value(&entry, answer, effects);
+            (Goal::Query { .. }, Stage::Viewing) => {
+                let result = match answer {
+                    PluginAnswer::Value(result) => Ok(result),
+                    PluginAnswer::Rejected { kind, message } if kind != "malformed" => {
+                        Err(Problem::InvalidArgument { field: "path", reason: message })
+                    }
+                    PluginAnswer::TooLarge { size_bytes, limit_bytes } => {
+                        Err(Problem::TooLarge { what: "result", size_bytes, limit_bytes })
+                    }
+                    // The reader has written nothing that the plugin could refuse: it is the state that it does not take.
+                    other => Err(Problem::Unresolved { reason: reason(other) }),
+                };
                 self.queried(now, op, result, effects);
             }
-            (Goal::Query(_), _) => match answer {
+            (Goal::Query { .. }, _) => match answer {
                 PluginAnswer::Value(state) => self.query(op, state, effects),
                 other => {
-                    let reason = view::reason(other);
+                    let reason = reason(other);
                     self.queried(now, op, Err(Problem::Unresolved { reason }), effects);
                 }
             },
@@ -98,6 +110,7 @@ impl Node {
                     self.store_resolution(now, reading, answer, effects);
                 }
             }
+            (Goal::CatchUp { .. }, _) => {}
             (Goal::Get(_), _) => {
                 let view = view::answered(&entry, &reading.live(), answer);
                 self.shown(now, op, view, effects);
@@ -114,29 +127,56 @@ impl Node {
                 if put::distinct(now, &reading.merged) > 1 {
                     self.conflict_seen(now, &reading.target, &reading.merged);
                 }
-                let View { presence, siblings, resolution } = view;
+                let View { presence, mut siblings, resolution } = view;
+                self.operands_seen(now, &reading, &mut siblings);
                 let context = self.context(&reading);
                 let reply = GetReply { presence, siblings, context, resolution, acks: reading.tally.acks() };
                 self.answer_waiters(&reading.waiters, &Outcome::Got(reply), effects);
             }
-            Goal::Query(_) => match view.siblings.into_iter().next().and_then(|sibling| sibling.content) {
-                Some(state) if view.presence == Presence::Found => self.query(op, state, effects),
-                _ => {
-                    let Some(reading) = self.finish(now, op, effects) else { return };
-                    let context = self.context(&reading);
-                    let acks = reading.tally.acks();
-                    let reply = QueryReply { presence: view.presence, result: Bytes::new(), context, acks };
-                    self.answer_waiters(&reading.waiters, &Outcome::Queried(reply), effects);
+            Goal::Query { .. } => {
+                match view.siblings.into_iter().next().and_then(|sibling| sibling.content) {
+                    // Nothing of it is joined.
+                    Some(_) if reading.is_unjoined() => {
+                        let reason = match view.resolution {
+                            Resolution::Unresolved { reason, .. } => reason,
+                            _ => "no operand of the key is valid".to_owned(),
+                        };
+                        self.queried(now, op, Err(Problem::Unresolved { reason }), effects);
+                    }
+                    Some(state) if view.presence == Presence::Found => self.query(op, state, effects),
+                    _ => {
+                        let Some(reading) = self.finish(now, op, effects) else { return };
+                        let context = self.context(&reading);
+                        let acks = reading.tally.acks();
+                        let (presence, resolution) = (view.presence, view.resolution);
+                        let reply = QueryReply { presence, result: Bytes::new(), context, resolution, acks };
+                        self.answer_waiters(&reading.waiters, &Outcome::Queried(reply), effects);
+                    }
                 }
-            },
+            }
             // Nothing to settle any more.
-            Goal::WriteBack => drop(self.finish(now, op, effects)),
+            Goal::WriteBack | Goal::CatchUp { .. } => drop(self.finish(now, op, effects)),
+        }
+    }
+
+    /// Operands of a lattice are joined off the path of reads; those that stay apart can be deleted one by one.
+    fn operands_seen(&mut self, now: Millis, reading: &Reading, siblings: &mut [SiblingView]) {
+        let KeyState::Lattice(fragments) = &reading.merged else { return };
+        let apart = siblings.iter_mut().filter(|sibling| sibling.apart.is_some());
+        for (sibling, fragment) in apart.zip(fragments.unjoined()) {
+            let context = Context::of(&fragment.claim, &reading.merged);
+            sibling.context = self.sealer.seal(reading.target.entry.id, &reading.target.key, &context);
+        }
+        let epoch = reading.target.entry.epoch;
+        let waits = |fragment: &Fragment| fragment.standing.counts(epoch) == Counts::Unvalidated;
+        if fragments.valid().count() > 1 || fragments.unjoined().any(waits) {
+            self.tend_later(now, &reading.target);
         }
     }
 
     fn query(&mut self, op: OpId, state: Bytes, effects: &mut Effects) {
         let Some(reading) = self.reading.get_mut(&op) else { return };
-        let Goal::Query(path) = &reading.goal else { return };
+        let Goal::Query { path, .. } = &reading.goal else { return };
         reading.stage = Stage::Viewing;
         let call = PluginCall::Query { key: key_info(&reading.target), state, path: path.clone() };
         self.ask_view(op, call, effects);
@@ -148,7 +188,8 @@ impl Node {
             Ok(result) => {
                 let context = self.context(&reading);
                 let acks = reading.tally.acks();
-                let reply = QueryReply { presence: Presence::Found, result, context, acks };
+                let resolution = view::of_query(&reading.target.entry, &reading.merged);
+                let reply = QueryReply { presence: Presence::Found, result, context, resolution, acks };
                 self.answer_waiters(&reading.waiters, &Outcome::Queried(reply), effects);
             }
             Err(problem) => self.answer_waiters(&reading.waiters, &Outcome::Failed(problem), effects),

@@ -5,11 +5,19 @@
 
 use super::key_info;
 use crate::catalog::{DeleteSemantics, KeyspaceEntry, Policy};
+use crate::id::Dot;
 use crate::plugin::{PluginAnswer, PluginCall, PluginSibling};
-use crate::request::{CONTENT_TYPE_BYTES_MAX, Presence, Resolution, SiblingView, Want};
+use crate::replica::within_limit;
+use crate::request::{CONTENT_TYPE_BYTES_MAX, Presence, Resolution, SiblingView, VALUE_BYTES_MAX, Want};
 use crate::target::Target;
-use crate::version::{Content, Fragments, KeyState, Register, Siblings, Stamp, expiry};
+use crate::version::{
+    Content, Counts, DotSet, Fragment, Fragments, KeyState, Register, Siblings, Stamp, expiry,
+};
 use bytes::Bytes;
+
+/// Operands that are named where they are not in the value.
+const NAMED_MAX: usize = 3;
+const NOT_VALIDATED: &str = "not validated yet";
 
 /// What is shown.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +60,8 @@ pub(super) fn shown(siblings: &Siblings) -> Vec<SiblingView> {
                     content_type: version.content_type.clone(),
                     receipt: version.receipt.clone(),
                     expires_at: version.expires_at,
+                    apart: None,
+                    context: Bytes::new(),
                 });
             }
         }
@@ -74,7 +84,7 @@ pub(super) fn answered(entry: &KeyspaceEntry, state: &KeyState, answer: PluginAn
     let (plugin, epoch) = (plugin.hash, entry.epoch);
     let candidates = match state {
         KeyState::Causal(siblings) => candidates(entry, siblings),
-        KeyState::Lattice(fragments) => operands(fragments),
+        KeyState::Lattice(fragments) => return lattice_answered(entry, fragments, answer),
         KeyState::Lww(_) => Vec::new(),
     };
     let resolution = Resolution::Resolved { plugin, epoch };
@@ -94,8 +104,16 @@ pub(super) fn answered(entry: &KeyspaceEntry, state: &KeyState, answer: PluginAn
                 }
                 _ => None,
             };
-            let merged =
-                SiblingView { content: Some(value), dots, stamp, content_type, receipt: None, expires_at };
+            let merged = SiblingView {
+                content: Some(value),
+                dots,
+                stamp,
+                content_type,
+                receipt: None,
+                expires_at,
+                apart: None,
+                context: Bytes::new(),
+            };
             View { presence: Presence::Found, siblings: vec![merged], resolution }
         }
         Err(PluginAnswer::Delete) => View { presence: Presence::Deleted, siblings: Vec::new(), resolution },
@@ -119,6 +137,11 @@ pub(super) fn settled(
                 format!("its content type has {} bytes, allowed are {CONTENT_TYPE_BYTES_MAX}", named.len());
             Err(PluginAnswer::Failed(reason))
         }
+        // A client could not have written it either.
+        PluginAnswer::Keep { value, .. } if value.len() > VALUE_BYTES_MAX => Err(PluginAnswer::TooLarge {
+            size_bytes: value.len() as u64,
+            limit_bytes: VALUE_BYTES_MAX as u64,
+        }),
         PluginAnswer::Keep { value, content_type: Some(named) } => Ok((value, Some(named))),
         PluginAnswer::Keep { value, content_type: None } => {
             let mut types = shown.iter().filter(|sibling| sibling.content.is_some());
@@ -131,9 +154,14 @@ pub(super) fn settled(
 }
 
 /// Why an answer is none.
-pub(super) fn reason(answer: PluginAnswer) -> String {
+pub(crate) fn reason(answer: PluginAnswer) -> String {
     match answer {
-        PluginAnswer::Unresolved(reason) | PluginAnswer::Failed(reason) => reason,
+        PluginAnswer::Unresolved(reason) | PluginAnswer::Failed(reason) | PluginAnswer::Broke(reason) => {
+            reason
+        }
+        PluginAnswer::TooLarge { size_bytes, limit_bytes } => {
+            format!("merged value too large: {size_bytes} bytes, the limit is {limit_bytes}")
+        }
         PluginAnswer::Rejected { kind, message } => format!("{kind}: {message}"),
         other => format!("an answer to another question: {other:?}"),
     }
@@ -212,6 +240,8 @@ fn lww(register: &Register) -> View {
                 content_type: version.content_type.clone(),
                 receipt: None,
                 expires_at: version.expires_at,
+                apart: None,
+                context: Bytes::new(),
             };
             View { presence: Presence::Found, siblings: vec![winner], resolution: Resolution::NoneNeeded }
         }
@@ -219,49 +249,131 @@ fn lww(register: &Register) -> View {
 }
 
 /// Fragments as they are shown where they could not be joined.
-fn operands(fragments: &Fragments) -> Vec<SiblingView> {
-    let operand = |fragment: &crate::version::Fragment| SiblingView {
+fn operands<'a>(entry: &KeyspaceEntry, fragments: impl Iterator<Item = &'a Fragment>) -> Vec<SiblingView> {
+    fragments.map(|fragment| operand(entry, fragment)).collect()
+}
+
+fn operand(entry: &KeyspaceEntry, fragment: &Fragment) -> SiblingView {
+    SiblingView {
         content: Some(fragment.value.clone()),
-        dots: last_dots(fragment),
+        dots: last_dots(&fragment.claim),
         stamp: Stamp::default(),
         content_type: None,
         receipt: None,
         expires_at: None,
-    };
-    fragments.iter().map(operand).collect()
+        apart: match fragment.standing.counts(entry.epoch) {
+            Counts::Valid => None,
+            Counts::Unvalidated => Some(NOT_VALIDATED.to_owned()),
+            Counts::Aside(reason) => Some(format!("set aside: {reason}")),
+        },
+        context: Bytes::new(),
+    }
 }
 
 /// The last dot of each actor whose puts a fragment contains.
-fn last_dots(fragment: &crate::version::Fragment) -> Vec<crate::id::Dot> {
-    let mut dots: Vec<crate::id::Dot> = Vec::new();
-    for span in fragment.claim.spans() {
+fn last_dots(claim: &DotSet) -> Vec<Dot> {
+    let mut dots: Vec<Dot> = Vec::new();
+    for span in claim.spans() {
         match dots.last_mut() {
             Some(last) if last.actor == span.actor => last.counter = span.upto,
-            _ => dots.push(crate::id::Dot { actor: span.actor, counter: span.upto }),
+            _ => dots.push(Dot { actor: span.actor, counter: span.upto }),
         }
     }
     dots
 }
 
 fn lattice(target: &Target, fragments: &Fragments, want: Want) -> Shown {
+    let entry = &target.entry;
     if fragments.is_empty() {
         let presence = if fragments.is_unwritten() { Presence::NotFound } else { Presence::Deleted };
         return Shown::Now(View { presence, ..nothing() });
     }
-    if fragments.len() == 1 || want == Want::Siblings {
-        let mut siblings = operands(fragments);
+    if want == Want::Siblings {
+        let mut siblings = operands(entry, fragments.iter());
         siblings.iter_mut().for_each(|sibling| sibling.stamp = fragments.stamp);
-        let resolution = if siblings.len() > 1 { Resolution::Siblings } else { Resolution::NoneNeeded };
+        let resolution = match siblings.len() > 1 || siblings.iter().any(|sibling| sibling.apart.is_some()) {
+            true => Resolution::Siblings,
+            false => Resolution::NoneNeeded,
+        };
         return Shown::Now(View { presence: Presence::Found, siblings, resolution });
     }
-    let states = fragments.iter().map(|fragment| fragment.value.clone()).collect();
-    Shown::Ask(PluginCall::Merge { key: key_info(target), states })
+    let states: Vec<_> = fragments.valid().map(|fragment| fragment.value.clone()).collect();
+    match states.len() {
+        0 | 1 => {
+            let mut view = View {
+                presence: Presence::Found,
+                siblings: operands(entry, fragments.valid()),
+                resolution: Resolution::NoneNeeded,
+            };
+            view.siblings.iter_mut().for_each(|sibling| sibling.stamp = fragments.stamp);
+            Shown::Now(with_apart(entry, fragments, view))
+        }
+        _ => Shown::Ask(PluginCall::Merge { key: key_info(target), states }),
+    }
+}
+
+/// What a lattice's get answers once its valid fragments are joined, or are not.
+fn lattice_answered(entry: &KeyspaceEntry, fragments: &Fragments, answer: PluginAnswer) -> View {
+    let Some(plugin) = entry.settings.policy.plugin() else { return nothing() };
+    let (plugin, epoch) = (plugin.hash, entry.epoch);
+    match within_limit(answer) {
+        PluginAnswer::Value(value) => {
+            let claims = DotSet::union(fragments.valid().map(|fragment| &fragment.claim));
+            let merged = SiblingView {
+                content: Some(value),
+                dots: last_dots(&claims),
+                stamp: fragments.stamp,
+                content_type: None,
+                receipt: None,
+                expires_at: None,
+                apart: None,
+                context: Bytes::new(),
+            };
+            let resolution = Resolution::Resolved { plugin, epoch };
+            let view = View { presence: Presence::Found, siblings: vec![merged], resolution };
+            with_apart(entry, fragments, view)
+        }
+        other => {
+            let reason = reason(other);
+            let siblings = operands(entry, fragments.iter());
+            let resolution = Resolution::Unresolved { reason, plugin, epoch };
+            View { presence: Presence::Found, siblings, resolution }
+        }
+    }
+}
+
+/// What a query's reader is told of operands that the state lacks which was asked.
+pub(super) fn of_query(entry: &KeyspaceEntry, state: &KeyState) -> Resolution {
+    match state {
+        KeyState::Lattice(fragments) => with_apart(entry, fragments, nothing()).resolution,
+        _ => Resolution::NoneNeeded,
+    }
+}
+
+/// The view of what is joined, and the names of what is not (R7).
+fn with_apart(entry: &KeyspaceEntry, fragments: &Fragments, mut view: View) -> View {
+    let apart = operands(entry, fragments.unjoined());
+    let Some(plugin) = entry.settings.policy.plugin().filter(|_| !apart.is_empty()) else { return view };
+    let named = apart.iter().take(NAMED_MAX).map(|operand| {
+        let dot = operand.dots.last().map(Dot::to_string).unwrap_or_default();
+        format!("{dot} ({})", operand.apart.as_deref().unwrap_or_default())
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    let more = match apart.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let reason = format!("not in the value: {named}{more}");
+    view.resolution = Resolution::Unresolved { reason, plugin: plugin.hash, epoch: entry.epoch };
+    // Shown after the value: the read's context covers them, and a delete with that context removes them.
+    view.siblings.extend(apart);
+    view
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ActorId, Dot};
+    use crate::id::ActorId;
 
     fn sibling(actor: u64, content: Option<&'static str>, content_type: Option<&'static str>) -> SiblingView {
         SiblingView {
@@ -271,6 +383,8 @@ mod tests {
             content_type: content_type.map(Bytes::from),
             receipt: None,
             expires_at: None,
+            apart: None,
+            context: Bytes::new(),
         }
     }
 
@@ -278,6 +392,13 @@ mod tests {
         let answer =
             PluginAnswer::Keep { value: Bytes::from("merged"), content_type: named.map(Bytes::from) };
         settled(answer, shown).expect("it settles").1
+    }
+
+    #[test]
+    fn a_resolution_obeys_the_limit_of_clients() {
+        let keep = |size| PluginAnswer::Keep { value: Bytes::from(vec![1; size]), content_type: None };
+        assert!(settled(keep(VALUE_BYTES_MAX), &[]).is_ok());
+        assert!(matches!(settled(keep(VALUE_BYTES_MAX + 1), &[]), Err(PluginAnswer::TooLarge { .. })));
     }
 
     #[test]

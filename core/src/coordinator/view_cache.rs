@@ -12,7 +12,8 @@
 //!
 //! What is named is what would be sent: after deletes were judged, and what has expired is a delete.
 //! So an answer cannot outlive its question. Answers are what clients are *shown*; a resolution that
-//! will be stored (R3) is always asked for anew. No answer, or a refusal, is not kept (R7).
+//! will be stored (R3) is always asked for anew. No answer, or a refusal, is not kept (R7), but for
+//! a join whose value is too large.
 //!
 //! In: questions, answers. Out: answers. Bounded in bytes; what was used longest ago goes first.
 
@@ -74,7 +75,7 @@ pub(super) fn question(target: &Target, state: &KeyState, call: &PluginCall) -> 
         (PluginCall::Merge { .. }, KeyState::Lattice(fragments)) => {
             hasher.update(b"merge");
             number(&mut hasher, fragments.epoch);
-            for fragment in fragments.iter() {
+            for fragment in fragments.valid() {
                 let spans = fragment.claim.spans();
                 number(&mut hasher, spans.len() as u64);
                 for span in spans {
@@ -128,7 +129,12 @@ impl ViewCache {
             }
             PluginAnswer::Delete => 0,
             PluginAnswer::Unresolved(reason) => reason.len(),
-            PluginAnswer::Valid | PluginAnswer::Rejected { .. } | PluginAnswer::Failed(_) => return,
+            // The same operands come to no less.
+            PluginAnswer::TooLarge { .. } => 0,
+            PluginAnswer::Valid
+            | PluginAnswer::Rejected { .. }
+            | PluginAnswer::Broke(_)
+            | PluginAnswer::Failed(_) => return,
         };
         let bytes = size + question.storage_key.len() + ENTRY_BYTES;
         if bytes > bytes_max / SHARE_MAX {

@@ -235,7 +235,7 @@ impl Grave {
 mod tests {
     use super::*;
     use crate::id::{ActorId, Millis};
-    use crate::version::{Content, Fragments, Register, Stamp, Version, codec};
+    use crate::version::{Content, Fragments, Register, Stamp, Standing, Version, codec};
     use bytes::Bytes;
 
     fn dot(actor: u64, counter: u64) -> Dot {
@@ -323,12 +323,12 @@ mod tests {
     fn a_lattice_that_was_reaped_takes_only_puts_that_the_delete_had_not_seen() {
         let stamp = Stamp { millis: 1, logical: 0 };
         let mut before = Fragments::default();
-        before.put(dot(1, 1), 0, stamp, Bytes::from_static(b"old"));
+        before.put(dot(1, 1), 0, stamp, Bytes::from_static(b"old"), Standing::valid(1));
         let mut after = before.clone();
         after.delete(&before.seen(), dot(2, 1), 0, stamp, false);
         let grave = grave(KeyState::Lattice(after), Fate::Reap);
         assert_eq!(grave.sift(&KeyState::Lattice(before.clone())), Sifted::Covered);
-        before.put(dot(3, 1), 0, stamp, Bytes::from_static(b"new"));
+        before.put(dot(3, 1), 0, stamp, Bytes::from_static(b"new"), Standing::valid(1));
         let KeyState::Lattice(rest) = rest(grave.sift(&KeyState::Lattice(before.clone()))) else {
             panic!("something is new and something is not");
         };

@@ -153,6 +153,8 @@ fn a_message_that_no_frame_holds_is_not_sent_and_who_waits_for_it_is_told() {
         content_type: None,
         receipt: None,
         expires_at: None,
+        apart: None,
+        context: Bytes::new(),
     };
     let reply = GetReply {
         presence: crate::request::Presence::Found,

@@ -50,14 +50,16 @@ pub(super) fn put_request(b: &mut BytesMut, request: &Request) {
             put_basis(b, basis);
             b.put_slice(&request_id.0);
         }
-        Operation::Apply { op, request_id } => {
+        Operation::Apply { op, context, request_id } => {
             b.put_u8(4);
             b.bytes(op);
+            put_optional(b, context.as_ref());
             b.put_slice(&request_id.0);
         }
-        Operation::Query { path } => {
+        Operation::Query { path, context } => {
             b.put_u8(5);
             b.bytes(path);
+            put_optional(b, context.as_ref());
         }
     }
 }
@@ -95,8 +97,12 @@ pub(super) fn read_request(r: &mut Reader) -> Result<Request, Malformed> {
             ttl_ms: r.varint("ttl")?.checked_sub(1),
         },
         3 => Operation::Delete { basis: read_basis(r)?, request_id: RequestId(r.array("request id")?) },
-        4 => Operation::Apply { op: r.bytes("operation")?, request_id: RequestId(r.array("request id")?) },
-        5 => Operation::Query { path: r.bytes("path")? },
+        4 => Operation::Apply {
+            op: r.bytes("operation")?,
+            context: read_optional(r)?,
+            request_id: RequestId(r.array("request id")?),
+        },
+        5 => Operation::Query { path: r.bytes("path")?, context: read_optional(r)? },
         _ => return Err(Malformed("operation")),
     };
     Ok(Request { keyspace, key, level, sloppiness, timeout_ms, until, retry_of_ms_ago, operation })
@@ -133,6 +139,21 @@ fn read_optional(r: &mut Reader) -> Result<Option<Bytes>, Malformed> {
     match r.u8("option")? {
         0 => Ok(None),
         1 => Ok(Some(r.bytes("option")?)),
+        _ => Err(Malformed("option")),
+    }
+}
+
+fn put_text(b: &mut BytesMut, text: Option<&String>) {
+    b.put_u8(u8::from(text.is_some()));
+    if let Some(text) = text {
+        b.bytes(text.as_bytes());
+    }
+}
+
+fn read_text(r: &mut Reader) -> Result<Option<String>, Malformed> {
+    match r.u8("option")? {
+        0 => Ok(None),
+        1 => Ok(Some(r.string("option")?)),
         _ => Err(Malformed("option")),
     }
 }
@@ -184,12 +205,14 @@ pub(super) fn put_outcome(b: &mut BytesMut, outcome: &Outcome) {
             b.bytes(&reply.context);
             put_acks(b, &reply.acks);
             b.varint(u64::from(reply.siblings));
+            put_text(b, reply.unvalidated.as_ref());
         }
         Outcome::Queried(reply) => {
             b.put_u8(3);
             put_presence(b, reply.presence);
             b.bytes(&reply.result);
             b.bytes(&reply.context);
+            put_resolution(b, &reply.resolution);
             put_acks(b, &reply.acks);
         }
         Outcome::Failed(problem) => {
@@ -219,11 +242,13 @@ pub(super) fn read_outcome(r: &mut Reader) -> Result<Outcome, Malformed> {
             context: r.bytes("context")?,
             acks: read_acks(r)?,
             siblings: read_u32(r, "siblings")?,
+            unvalidated: read_text(r)?,
         }),
         3 => Outcome::Queried(QueryReply {
             presence: read_presence(r)?,
             result: r.bytes("result")?,
             context: r.bytes("context")?,
+            resolution: read_resolution(r)?,
             acks: read_acks(r)?,
         }),
         4 => Outcome::Failed(read_problem(r)?),
@@ -242,6 +267,8 @@ fn put_sibling(b: &mut BytesMut, sibling: &SiblingView) {
         put_receipt(b, receipt);
     }
     b.varint(sibling.expires_at.map_or(0, |at| at.0.saturating_add(1)));
+    put_text(b, sibling.apart.as_ref());
+    b.bytes(&sibling.context);
 }
 
 fn read_dots(r: &mut Reader) -> Result<Vec<crate::id::Dot>, Malformed> {
@@ -260,6 +287,8 @@ fn read_sibling(r: &mut Reader) -> Result<SiblingView, Malformed> {
             _ => Some(read_receipt(r)?),
         },
         expires_at: r.varint("expiry")?.checked_sub(1).map(Millis),
+        apart: read_text(r)?,
+        context: r.bytes("context")?,
     })
 }
 
@@ -301,7 +330,7 @@ fn read_u32(r: &mut Reader, what: &'static str) -> Result<u32, Malformed> {
 
 /// Names that [`Problem::TooLarge`] and [`Problem::InvalidArgument`] use, so that they cross a
 /// link as they are.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "key",
     "value",
     "context",
@@ -314,6 +343,7 @@ const NAMES: [&str; 12] = [
     "reply",
     "request",
     "ttl_ms",
+    "state",
 ];
 
 fn put_name(b: &mut BytesMut, name: &str) {
@@ -348,6 +378,15 @@ fn put_problem(b: &mut BytesMut, problem: &Problem) {
             b.varint(*limit_bytes);
             b.bytes(context);
         }
+        Problem::OperandLimit { operands, operands_max, size_bytes, size_bytes_max, context } => {
+            b.put_u8(20);
+            b.varint(u64::from(*operands));
+            b.varint(u64::from(*operands_max));
+            b.varint(*size_bytes);
+            b.varint(*size_bytes_max);
+            b.bytes(context);
+        }
+        Problem::Stale => b.put_u8(21),
         Problem::TooLarge { what, size_bytes, limit_bytes } => {
             b.put_u8(4);
             put_name(b, what);
@@ -416,6 +455,14 @@ fn read_problem(r: &mut Reader) -> Result<Problem, Malformed> {
             limit_bytes: r.varint("limit")?,
             context: r.bytes("context")?,
         },
+        20 => Problem::OperandLimit {
+            operands: read_u32(r, "operands")?,
+            operands_max: read_u32(r, "limit")?,
+            size_bytes: r.varint("size")?,
+            size_bytes_max: r.varint("limit")?,
+            context: r.bytes("context")?,
+        },
+        21 => Problem::Stale,
         4 => Problem::TooLarge {
             what: read_name(r)?,
             size_bytes: r.varint("size")?,

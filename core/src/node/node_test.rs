@@ -158,12 +158,12 @@ fn lattice_puts_join_and_a_failing_join_keeps_the_operands() {
     cluster.isolate(0);
     cluster.wrote(0, Level::One, "a", Basis::Unsaid);
     cluster.wrote(1, Level::One, "b", Basis::Unsaid);
-    cluster.plugin_works = false;
+    cluster.plugin_says = no_joins;
     cluster.wrote(2, Level::One, "c", Basis::Unsaid);
     cluster.cut.clear();
     let read = cluster.get(0, Level::All);
     assert!(matches!(read.resolution, Resolution::Unresolved { .. }));
-    cluster.plugin_works = true;
+    cluster.plugin_says = |_| None;
     assert_eq!(values(&cluster.get(1, Level::All)), ["a b c"]);
     cluster.wrote(0, Level::All, "d", Basis::Unsaid);
     for node in 0..3 {
@@ -180,11 +180,11 @@ fn an_operation_is_applied_by_its_coordinator_and_queried_anywhere() {
         let outcome = cluster.ask(
             node,
             Level::Keyspace,
-            Operation::Apply { op, request_id: RequestId([node as u8; 16]) },
+            Operation::Apply { op, context: None, request_id: RequestId([node as u8; 16]) },
         );
         assert!(matches!(outcome, Outcome::Wrote(_)), "{outcome:?}");
     }
-    match cluster.ask(2, Level::All, Operation::Query { path: Bytes::new() }) {
+    match cluster.ask(2, Level::All, Operation::Query { path: Bytes::new(), context: None }) {
         Outcome::Queried(reply) => assert_eq!(reply.result, "x y"),
         other => panic!("{other:?}"),
     }

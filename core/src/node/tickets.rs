@@ -52,8 +52,8 @@ pub(crate) enum Purpose {
     Module(PluginHash),
     /// A put's value before it is accepted.
     Validate(OpId),
-    /// An active key's join or operation.
-    Active(Bytes),
+    /// An active key's question.
+    Active { key: Bytes, ask: OpId },
     /// A read's view.
     View(OpId),
 }

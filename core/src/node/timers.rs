@@ -9,6 +9,10 @@ use crate::id::{Millis, OpId};
 /// What a time that has come is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
+    /// A plugin has not answered an active key; first of all, so that whoever waits for the answer is told why.
+    Plugin(OpId),
+    /// A put has waited long enough for its value's validation.
+    Validate(OpId),
     /// A write's patience is over.
     Write(OpId),
     /// A read's patience is over.
@@ -25,6 +29,8 @@ pub(crate) enum Timer {
     Gossip,
     /// Some keys may be due for write-back.
     WriteBack,
+    /// Operands of some keys may be validated or joined again.
+    Tend,
     /// The leaves could not be read.
     LoadLeaves,
     /// Compare trees with a peer.
@@ -51,6 +57,9 @@ impl Node {
         while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, timer));
             match timer {
+                Timer::Plugin(ask) => self.plugin_timed_out(now, ask, effects),
+                Timer::Validate(op) => self.validation_timed_out(now, op, effects),
+                Timer::Tend => self.tend_due(now, effects),
                 Timer::Write(op) => self.write_timed_out(now, op, effects),
                 Timer::Read(op) => self.read_timed_out(now, op, effects),
                 Timer::Hedge(op) => self.hedge(now, op, effects),

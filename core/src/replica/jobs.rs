@@ -26,6 +26,8 @@ pub(crate) enum Job {
     Replace { state: KeyState, record: Record },
     /// Do a local write.
     Write { op: OpId, change: Change },
+    /// Look whether operands can be validated or joined.
+    Tend,
     /// Its collection was agreed upon.
     Close { completion: Completion },
 }

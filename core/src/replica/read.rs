@@ -40,7 +40,7 @@ impl Node {
         effects: &mut Effects,
     ) {
         let Some(mut active) = self.active.remove(&storage_key) else { return };
-        active.busy = None;
+        active.is_reading = false;
         match result {
             Ok(state) => {
                 active.share = Share::of(&active.target.key, &state);
@@ -50,6 +50,9 @@ impl Node {
             }
             // Never "not found": nothing is done with a key whose state cannot be read.
             Err(reason) => {
+                for (op, _) in std::mem::take(&mut active.operations) {
+                    self.write_failed(op, Problem::Storage { reason: reason.clone() }, effects);
+                }
                 while let Some(job) = active.jobs.pop() {
                     match job {
                         Job::Close { completion } => {
@@ -58,7 +61,7 @@ impl Node {
                         Job::Sync { completions, .. } => {
                             self.complete(completions, Err(Refusal::Storage), effects);
                         }
-                        Job::Replace { .. } => {}
+                        Job::Replace { .. } | Job::Tend => {}
                         Job::Write { op, .. } => {
                             self.write_failed(op, Problem::Storage { reason: reason.clone() }, effects);
                         }

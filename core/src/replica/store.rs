@@ -3,7 +3,7 @@
 //! In: active keys that changed, registers unread. Out: batches with their leaf, acknowledgements. Absent: what a state
 //! becomes.
 
-use super::{ActiveKey, Completion, Home, jobs};
+use super::{ActiveKey, Asked, Completion, Home, Question, jobs};
 use crate::anti_entropy::TreeWrite;
 use crate::anti_entropy::leaf::Share;
 use crate::event::{Durability, Effect, Effects, Record, StorageFailure, WriteOp};
@@ -163,7 +163,7 @@ impl Node {
         result: &Result<(), StorageFailure>,
         effects: &mut Effects,
     ) {
-        let (mut lost, mut unsent) = (Vec::new(), Vec::new());
+        let (mut lost, mut unsent, mut dropped) = (Vec::new(), Vec::new(), None);
         let keeps_waiting = self.mutant(Mutant::LostWritesAcknowledged);
         if let Some(active) = storage_key.as_ref().and_then(|key| self.active.get_mut(key)) {
             active.writes -= 1;
@@ -171,10 +171,19 @@ impl Node {
                 // What the active key holds is not what the disk holds. What was to be told once this
                 // state is durable, or sent with it, goes with it: the next state lacks it.
                 (active.state, active.record, active.dirty) = (None, None, false);
+                // The dot of an operation that the plugin was shown follows one that may be lost: it is asked anew.
+                let applying = |asked: &mut Asked| matches!(asked.question, Question::Apply(_));
+                dropped = active.asked.take_if(applying);
                 if !keeps_waiting {
                     lost = std::mem::take(&mut active.completions);
                     unsent = std::mem::take(&mut active.replicate);
                 }
+            }
+        }
+        if let (Some(asked), Some(key)) = (dropped, &storage_key) {
+            self.question_over(&asked);
+            if let (Question::Apply(applying), Some(active)) = (asked.question, self.active.get_mut(key)) {
+                active.operations.push_front(applying.again());
             }
         }
         if result.is_err() && storage_key.is_some() && self.may_have_lost_dots(&completions, &lost, &unsent) {

@@ -41,6 +41,13 @@ impl DotSet {
         DotSet { spans: vec![Span { actor: dot.actor, after: previous, upto: dot.counter }] }
     }
 
+    /// All dots of all of these, whatever their number at the cost of sorting their spans once.
+    pub fn union<'a>(sets: impl Iterator<Item = &'a DotSet>) -> DotSet {
+        let mut all = DotSet { spans: sets.flat_map(|set| set.spans.iter().copied()).collect() };
+        all.merge();
+        all
+    }
+
     /// From decoded spans; None unless they are in canonical form.
     pub fn from_spans(spans: Vec<Span>) -> Option<DotSet> {
         let forward = spans.iter().all(|span| span.after < span.upto);
@@ -80,23 +87,26 @@ impl DotSet {
         if other.within(self) {
             return;
         }
-        let mut all = Vec::with_capacity(self.spans.len() + other.spans.len());
-        all.extend_from_slice(&self.spans);
-        all.extend_from_slice(&other.spans);
-        all.sort_unstable();
-        self.spans.clear();
-        for span in all {
-            match self.spans.last_mut() {
-                Some(last) if last.actor == span.actor && span.after <= last.upto => {
-                    last.upto = last.upto.max(span.upto)
-                }
-                _ => self.spans.push(span),
+        self.spans.extend_from_slice(&other.spans);
+        self.merge();
+    }
+
+    /// Canonical form of spans in any order.
+    fn merge(&mut self) {
+        self.spans.sort_unstable();
+        self.spans.dedup_by(|span, last| {
+            let meets = last.actor == span.actor && span.after <= last.upto;
+            if meets {
+                last.upto = last.upto.max(span.upto);
             }
-        }
+            meets
+        });
     }
 
     /// Whether every dot of this is one of `other`.
     pub fn within(&self, other: &DotSet) -> bool {
+        #[cfg(test)]
+        COMPARISONS.set(COMPARISONS.get() + 1);
         self.spans.iter().all(|span| {
             let at =
                 other.spans.partition_point(|theirs| (theirs.actor, theirs.upto) < (span.actor, span.upto));
@@ -139,6 +149,17 @@ impl DotSet {
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static COMPARISONS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// How many times sets were compared by this thread: what tests count instead of time.
+#[cfg(test)]
+pub(crate) fn comparisons() -> u64 {
+    COMPARISONS.get()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //!   head  format 1 │ kind │ …                       clock and metadata, no values
 //!     causal   dots seen │ count │ per sibling: dot, version-head │ requests done?
 //!     lww      0 or 1 │ dot, version-head
-//!     lattice  epoch │ dots removed │ stamp │ count │ per fragment: claim, length, value digest
+//!     lattice  epoch │ dots removed │ stamp │ count │ per fragment: claim, standing, length, value digest
 //!   version-head  flags │ stamp │ length or "as sibling i" │ value digest │ type? │ request? │ receipt?
 //!                 │ expires at?
 //!   requests done  count │ per request of a replaced version: stamp, dot, request
@@ -18,7 +18,8 @@
 use super::context::{put_dots, read_dots, read_stamp};
 use super::done::{DONE_MAX, Done, DoneSet};
 use super::{
-    Content, Digest, DotSet, Fragment, Fragments, KeyState, Kind, Receipt, Register, Siblings, Stamp, Version,
+    Content, Digest, DotSet, Fragment, Fragments, KeyState, Kind, Receipt, Register, Siblings, Stamp,
+    Standing, Version,
 };
 use crate::event::Record;
 use crate::id::{ActorId, Dot, Millis, PluginHash, RequestId};
@@ -36,6 +37,10 @@ const TYPED: u8 = 4;
 const REQUESTED: u8 = 8;
 const RECEIPT: u8 = 16;
 const EXPIRES: u8 = 32;
+
+const UNVALIDATED: u8 = 0;
+const VALID: u8 = 1;
+const ASIDE: u8 = 2;
 
 /// Bytes of a value's digest in the head: BLAKE3, cut. The scrub compares them (R10).
 const VALUE_DIGEST_BYTES: usize = 16;
@@ -73,6 +78,7 @@ pub fn record(state: &KeyState) -> Record {
             head.varint(fragments.len() as u64);
             for fragment in fragments.iter() {
                 put_dots(&mut head, &fragment.claim);
+                put_standing(&mut head, &fragment.standing);
                 head.varint(fragment.value.len() as u64);
                 head.put_slice(&value_digest(&fragment.value));
                 values.push(fragment.value.clone());
@@ -151,7 +157,7 @@ pub fn content_digest(head: &Bytes) -> Result<Option<Digest>, Malformed> {
     let comparable = match &state {
         KeyState::Causal(siblings) => siblings.iter().all(|(_, version)| version.expires_at.is_none()),
         KeyState::Lww(register) => register.winner.iter().all(|(_, version)| version.expires_at.is_none()),
-        KeyState::Lattice(fragments) => fragments.len() == 1,
+        KeyState::Lattice(fragments) => fragments.len() == 1 && fragments.unjoined().next().is_none(),
     };
     if !comparable {
         return Ok(None);
@@ -198,12 +204,13 @@ fn read_state(head: &Bytes, values: &mut Values) -> Result<KeyState, Malformed> 
             let epoch = head.varint("epoch")?;
             let removed = read_dots(&mut head)?;
             let stamp = read_stamp(&mut head)?;
-            let count = head.count(3, "fragments")?;
+            let count = head.count(4, "fragments")?;
             let mut fragments = Vec::with_capacity(count);
             for _ in 0..count {
                 let claim = read_dots(&mut head)?;
+                let standing = read_standing(&mut head)?;
                 let value = read_value(&mut head, values)?;
-                fragments.push(Fragment { claim, value });
+                fragments.push(Fragment { claim, value, standing });
             }
             KeyState::Lattice(
                 Fragments::from_parts(epoch, removed, stamp, fragments).ok_or(Malformed("fragment order"))?,
@@ -261,9 +268,12 @@ pub fn digest(state: &KeyState) -> Digest {
             buffer.put_u8(LATTICE);
             buffer.varint(fragments.epoch);
             put_dots(&mut buffer, &fragments.removed);
-            let mut claim = DotSet::new();
-            fragments.iter().for_each(|fragment| claim.join(&fragment.claim));
-            put_dots(&mut buffer, &claim);
+            put_dots(&mut buffer, &DotSet::union(fragments.valid().map(|fragment| &fragment.claim)));
+            // What is joined with nothing is shown as such, so it differs from what is joined.
+            for fragment in fragments.unjoined() {
+                put_dots(&mut buffer, &fragment.claim);
+                put_standing(&mut buffer, &fragment.standing);
+            }
         }
     }
     let mut digest = [0; 16];
@@ -370,6 +380,40 @@ fn put_version(
     }
     if let Some(at) = version.expires_at {
         head.varint(at.0);
+    }
+}
+
+fn put_standing(head: &mut BytesMut, standing: &Standing) {
+    match (standing.is_valid(), standing.reason()) {
+        (true, _) => {
+            head.put_u8(VALID);
+            head.varint(standing.epoch());
+        }
+        (false, Some(reason)) => {
+            head.put_u8(ASIDE);
+            head.varint(standing.epoch());
+            head.bytes(reason.as_bytes());
+        }
+        (false, None) => head.put_u8(UNVALIDATED),
+    }
+}
+
+fn read_standing(head: &mut Reader) -> Result<Standing, Malformed> {
+    match head.u8("standing")? {
+        UNVALIDATED => Ok(Standing::UNVALIDATED),
+        VALID => Ok(Standing::valid(head.varint("epoch of a standing")?)),
+        ASIDE => {
+            let epoch = head.varint("epoch of a standing")?;
+            let reason = head.string("reason of a standing")?;
+            let standing = Standing::aside(epoch, &reason);
+            // Longer, or with characters that this node would not have kept: not what a node writes.
+            if standing.reason() == Some(&reason) {
+                Ok(standing)
+            } else {
+                Err(Malformed("reason of a standing"))
+            }
+        }
+        _ => Err(Malformed("standing")),
     }
 }
 

@@ -61,8 +61,7 @@ impl KeyState {
                 winner: register.winner.as_ref().map(|(dot, version)| (*dot, bare(version))),
             }),
             KeyState::Lattice(state) => {
-                let bare =
-                    |fragment: &Fragment| Fragment { claim: fragment.claim.clone(), value: Bytes::new() };
+                let bare = |fragment: &Fragment| Fragment { value: Bytes::new(), ..fragment.clone() };
                 let fragments = state.iter().map(bare).collect();
                 let outline =
                     Fragments::from_parts(state.epoch, state.removed.clone(), state.stamp, fragments);
@@ -133,7 +132,7 @@ impl DotSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::version::{Stamp, codec};
+    use crate::version::{Stamp, Standing, codec};
 
     fn version(content: Content, expires_at: Option<u64>) -> Version {
         let stamp = Stamp { millis: 1, logical: 0 };
@@ -172,7 +171,7 @@ mod tests {
         let stamp = Stamp { millis: 1, logical: 0 };
         for (reset, gone_at) in [(false, Some(Millis(0))), (true, None)] {
             let mut state = Fragments::default();
-            state.put(dot(1, 1), 0, stamp, Bytes::from_static(b"a"));
+            state.put(dot(1, 1), 0, stamp, Bytes::from_static(b"a"), Standing::valid(1));
             assert_eq!(KeyState::Lattice(state.clone()).gone_at(), None);
             let seen = state.seen();
             state.delete(&seen, dot(2, 1), 0, stamp, reset);
@@ -186,8 +185,20 @@ mod tests {
         siblings.write(&DotSet::new(), dot(1, 1), 0, version(value("a long value"), Some(9)));
         siblings.write(&DotSet::new(), dot(2, 1), 0, version(value("another"), None));
         let mut lattice = Fragments::default();
-        lattice.put(dot(1, 1), 0, Stamp { millis: 1, logical: 0 }, Bytes::from_static(b"a"));
-        lattice.put(dot(2, 1), 0, Stamp { millis: 1, logical: 0 }, Bytes::from_static(b"b"));
+        lattice.put(
+            dot(1, 1),
+            0,
+            Stamp { millis: 1, logical: 0 },
+            Bytes::from_static(b"a"),
+            Standing::valid(1),
+        );
+        lattice.put(
+            dot(2, 1),
+            0,
+            Stamp { millis: 1, logical: 0 },
+            Bytes::from_static(b"b"),
+            Standing::UNVALIDATED,
+        );
         for whole in [KeyState::Causal(siblings), KeyState::Lattice(lattice)] {
             let outline = whole.outline();
             assert_eq!(outline.digest(), whole.digest());

@@ -2,14 +2,16 @@
 //!
 //! Normally one fragment, the join of every put. Where the plugin fails there are several,
 //! pairwise concurrent, that travel and sync as a set until a later join succeeds: a fragment
-//! whose claim another's contains goes. `removed` covers what deletes saw: with update-wins a
+//! whose claim another's contains goes. Each has a [`Standing`]: only those that the plugin vouches for
+//! are joined. `removed` covers what deletes saw: with update-wins a
 //! fragment goes once all of its dots are removed, and survives whole if one was not seen (R8).
 //! With delete-wins a delete begins a new `epoch` and everything of an older one goes.
 //!
-//! In: puts, joins, deletes, states of other replicas. Out: the least upper bound, with no plugin
+//! In: puts, joins, verdicts, deletes, states of other replicas. Out: the least upper bound, with no plugin
 //! called. Absent: the plugin; [`Fragments::joined`] takes its answer.
 
-use super::{DotSet, Stamp};
+use super::antichain::within_another;
+use super::{DotSet, Stamp, Standing};
 use crate::id::Dot;
 use bytes::Bytes;
 
@@ -20,6 +22,8 @@ pub struct Fragment {
     pub claim: DotSet,
     /// In the plugin's encoding.
     pub value: Bytes,
+    /// Whether the plugin vouches for it.
+    pub standing: Standing,
 }
 
 /// Fragments by claim, none within another.
@@ -42,15 +46,40 @@ impl Fragments {
         stamp: Stamp,
         fragments: Vec<Fragment>,
     ) -> Option<Fragments> {
-        let state = Fragments { epoch, removed, stamp, fragments };
-        let mut canonical = state.clone();
-        canonical.settle();
-        (canonical.fragments.len() == state.fragments.len() && canonical == state).then_some(state)
+        let ascending = fragments.windows(2).all(|pair| pair[0].claim < pair[1].claim);
+        let live = fragments.iter().all(|fragment| !fragment.claim.within(&removed));
+        if !(ascending && live) {
+            return None;
+        }
+        let claims: Vec<&DotSet> = fragments.iter().map(|fragment| &fragment.claim).collect();
+        let apart = !within_another(&claims).contains(&true);
+        apart.then_some(Fragments { epoch, removed, stamp, fragments })
     }
 
     /// By claim.
     pub fn iter(&self) -> impl Iterator<Item = &Fragment> {
         self.fragments.iter()
+    }
+
+    /// Those that the plugin vouches for: what is joined.
+    pub fn valid(&self) -> impl Iterator<Item = &Fragment> {
+        self.fragments.iter().filter(|fragment| fragment.standing.is_valid())
+    }
+
+    /// Those that are joined with nothing: not validated yet, or set aside.
+    pub fn unjoined(&self) -> impl Iterator<Item = &Fragment> {
+        self.fragments.iter().filter(|fragment| !fragment.standing.is_valid())
+    }
+
+    /// Whether it is not empty and all that `context` covers of the values is operands that are joined with nothing.
+    pub fn is_of_unjoined(&self, context: &DotSet) -> bool {
+        let touches = |fragment: &Fragment| fragment.claim.minus(context) != fragment.claim;
+        self.unjoined().any(touches) && !self.valid().any(touches)
+    }
+
+    /// How many bytes its values have.
+    pub fn size_bytes(&self) -> usize {
+        self.fragments.iter().map(|fragment| fragment.value.len()).sum()
     }
 
     /// How many; 1 where every join succeeded.
@@ -70,9 +99,8 @@ impl Fragments {
 
     /// All dots this has seen.
     pub fn seen(&self) -> DotSet {
-        let mut seen = self.removed.clone();
-        self.fragments.iter().for_each(|fragment| seen.join(&fragment.claim));
-        seen
+        let claims = self.fragments.iter().map(|fragment| &fragment.claim);
+        DotSet::union(std::iter::once(&self.removed).chain(claims))
     }
 
     /// Whether `dot` is in a fragment, or was deleted or reset.
@@ -81,28 +109,44 @@ impl Fragments {
     }
 
     /// A put as an operand of its own; its dot's span begins after `previous`.
-    pub fn put(&mut self, dot: Dot, previous: u64, stamp: Stamp, value: Bytes) {
-        self.fragments.push(Fragment { claim: DotSet::single(dot, previous), value });
+    pub fn put(&mut self, dot: Dot, previous: u64, stamp: Stamp, value: Bytes, standing: Standing) {
+        self.fragments.push(Fragment { claim: DotSet::single(dot, previous), value, standing });
         self.stamp = self.stamp.max(stamp);
         self.settle();
     }
 
-    /// An operation: its result contains the one fragment there was, and the operation's dot.
-    pub fn applied(&mut self, dot: Dot, previous: u64, stamp: Stamp, value: Bytes) {
-        assert!(self.fragments.len() <= 1, "an operation needs one joined state");
+    /// An operation, applied to the fragment that claimed `base` (None: to no state): its result contains what that one
+    /// contained, and the operation's dot. What came in meanwhile stays beside it.
+    pub fn applied(
+        &mut self,
+        base: Option<&DotSet>,
+        dot: Dot,
+        previous: u64,
+        stamp: Stamp,
+        value: Bytes,
+        standing: Standing,
+    ) {
         let mut claim = DotSet::single(dot, previous);
-        if let Some(only) = self.fragments.first() {
-            claim.join(&only.claim);
+        if let Some(base) = base {
+            claim.join(base);
         }
-        self.fragments = vec![Fragment { claim, value }];
+        self.fragments.push(Fragment { claim, value, standing });
         self.stamp = self.stamp.max(stamp);
         self.settle();
     }
 
     /// The bug of a put that replaces the state (see `Mutant::LatticeOverwrite`).
-    pub(crate) fn applied_over(&mut self, dot: Dot, previous: u64, stamp: Stamp, value: Bytes) {
-        self.fragments.truncate(1);
-        self.applied(dot, previous, stamp, value);
+    pub(crate) fn put_over(
+        &mut self,
+        dot: Dot,
+        previous: u64,
+        stamp: Stamp,
+        value: Bytes,
+        standing: Standing,
+    ) {
+        let claims = DotSet::union(self.fragments.iter().map(|fragment| &fragment.claim));
+        self.fragments.clear();
+        self.applied(Some(&claims), dot, previous, stamp, value, standing);
     }
 
     /// A delete that had seen `context`, with a dot of its own. With `reset` it wins against
@@ -138,26 +182,49 @@ impl Fragments {
 
     /// The plugin's join of the fragments that there were when it was asked: it takes the place
     /// of those that are still there.
-    pub fn joined(&mut self, operands: &[DotSet], value: Bytes) {
-        let mut claim = DotSet::new();
-        operands.iter().for_each(|operand| claim.join(operand));
-        self.fragments.push(Fragment { claim, value });
+    pub fn joined(&mut self, operands: &[DotSet], value: Bytes, standing: Standing) {
+        let claim = DotSet::union(operands.iter());
+        self.fragments.push(Fragment { claim, value, standing });
         self.settle();
     }
 
-    /// Canonical form: by claim, none removed, none within another, the earlier of two equal.
+    /// A verdict on the fragment that claims exactly `claim`, if it is there and has no greater one. Whether it changed.
+    pub fn judge(&mut self, claim: &DotSet, standing: Standing) -> bool {
+        let Ok(at) = self.fragments.binary_search_by(|fragment| fragment.claim.cmp(claim)) else {
+            return false;
+        };
+        let changes = self.fragments[at].standing < standing;
+        if changes {
+            self.fragments[at].standing = standing;
+        }
+        changes
+    }
+
+    /// Dots that were issued and that no write has: nobody waits for them, and contexts stay whole.
+    pub fn fill(&mut self, dots: &DotSet) {
+        self.removed.join(dots);
+        self.settle();
+    }
+
+    /// Canonical form: by claim, none removed, none within another; of two equal claims the earlier bytes and the greater
+    /// standing.
     fn settle(&mut self) {
         let removed = &self.removed;
         self.fragments.retain(|fragment| !fragment.claim.within(removed));
-        let mut kept: Vec<Fragment> = Vec::with_capacity(self.fragments.len());
-        for fragment in std::mem::take(&mut self.fragments) {
-            if kept.iter().any(|other| fragment.claim.within(&other.claim)) {
-                continue;
+        // Stable: of two equal claims the earlier stays before.
+        self.fragments.sort_by(|a, b| a.claim.cmp(&b.claim));
+        self.fragments.dedup_by(|later, earlier| {
+            let equal = later.claim == earlier.claim;
+            if equal && later.standing > earlier.standing {
+                std::mem::swap(&mut earlier.standing, &mut later.standing);
             }
-            kept.retain(|other| !other.claim.within(&fragment.claim));
-            kept.push(fragment);
-        }
-        kept.sort_by(|a, b| a.claim.cmp(&b.claim));
-        self.fragments = kept;
+            equal
+        });
+        let claims: Vec<&DotSet> = self.fragments.iter().map(|fragment| &fragment.claim).collect();
+        let mut within = within_another(&claims).into_iter();
+        self.fragments.retain(|_| !within.next().unwrap_or(false));
     }
 }
+
+#[cfg(test)]
+mod fragments_test;

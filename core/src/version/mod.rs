@@ -10,6 +10,7 @@
 //! Fonte, DAIS 2014), in the form of a multi-value register (semantics §3). In: states from
 //! storage, peers, clients. Out: their join. Absent: quorums, plugins, anything that waits.
 
+mod antichain;
 pub mod clock;
 pub mod codec;
 pub mod context;
@@ -21,6 +22,7 @@ pub mod fragments;
 pub mod register;
 pub mod siblings;
 mod stamp;
+mod standing;
 mod state;
 
 pub use clock::{DotSet, Span};
@@ -31,4 +33,5 @@ pub use fragments::{Fragment, Fragments};
 pub use register::Register;
 pub use siblings::Siblings;
 pub use stamp::{Clock, SKEW_MS_MAX, Stamp, too_far_ahead};
+pub use standing::{Counts, REASON_BYTES_MAX, Standing};
 pub use state::{Content, Digest, KeyState, Kind, Receipt, Version};

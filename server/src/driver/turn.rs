@@ -221,6 +221,9 @@ impl Driver {
             Notice::PluginFailed { plugin, keyspace, reason } => {
                 tracing::warn!(%plugin, keyspace, reason, "plugin_failed");
             }
+            Notice::SetAside { keyspace, key, reason } => {
+                tracing::warn!(keyspace, key = %key.escape_ascii(), reason, "operand_set_aside");
+            }
             Notice::BreakerTripped { keyspace, key } => {
                 m.notices_breaker.add(1);
                 tracing::warn!(keyspace, key = %key.escape_ascii(), "resolutions_stopped");

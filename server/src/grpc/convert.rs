@@ -87,12 +87,14 @@ pub(crate) fn delete(delete: v1::DeleteRequest, ids: &RequestIds) -> Result<Requ
 }
 
 pub(crate) fn apply(apply: v1::ApplyRequest, ids: &RequestIds) -> Result<Request, Problem> {
-    let operation = Operation::Apply { op: apply.op, request_id: ids.of(&apply.request_id)? };
+    let context = (!apply.context.is_empty()).then_some(apply.context);
+    let operation = Operation::Apply { op: apply.op, context, request_id: ids.of(&apply.request_id)? };
     request(apply.keyspace, apply.key, apply.write, "write", (apply.timeout_ms, apply.until, 0), operation)
 }
 
 pub(crate) fn query(query: v1::QueryRequest) -> Result<Request, Problem> {
-    let operation = Operation::Query { path: query.path };
+    let context = (!query.context.is_empty()).then_some(query.context);
+    let operation = Operation::Query { path: query.path, context };
     request(query.keyspace, query.key, query.read, "read", (query.timeout_ms, None, 0), operation)
 }
 
@@ -185,6 +187,8 @@ fn sibling(sibling: SiblingView) -> v1::Sibling {
             .content_type
             .map_or_else(String::new, |t| String::from_utf8_lossy(&t).into_owned()),
         receipt,
+        apart: sibling.apart.unwrap_or_default(),
+        context: sibling.context,
     }
 }
 
@@ -210,6 +214,7 @@ pub(crate) fn wrote(reply: WriteReply, directory: &Directory) -> v1::WriteReply 
         context: reply.context,
         acks: Some(acks(&reply.acks, directory)),
         siblings: reply.siblings,
+        unvalidated: reply.unvalidated.unwrap_or_default(),
     }
 }
 
@@ -219,5 +224,6 @@ pub(crate) fn queried(reply: QueryReply, directory: &Directory) -> v1::QueryRepl
         result: reply.result,
         context: reply.context,
         acks: Some(acks(&reply.acks, directory)),
+        resolution: Some(resolution(reply.resolution)),
     }
 }

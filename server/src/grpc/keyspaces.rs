@@ -7,7 +7,7 @@
 use super::{Shared, gone, problem};
 use bytes::Bytes;
 use merganser_core::admin::{AdminReply, AdminRequest, KeyspaceView, PluginView};
-use merganser_core::catalog::{DeleteSemantics, PluginRef, Policy, Settings};
+use merganser_core::catalog::{DeleteSemantics, OnUnvalidated, PluginRef, Policy, Settings};
 use merganser_core::event::Durability;
 use merganser_proto::v1::keyspaces_server::Keyspaces;
 use merganser_proto::v1::{self, KeyspaceReply, KeyspaceSettings};
@@ -104,6 +104,12 @@ impl KeyspacesService {
             Ok(v1::Quorums::Strict) => settings.sloppy = false,
             Err(_) => return Err(problem::invalid("quorums", "is none that this node knows")),
         }
+        match v1::OnUnvalidated::try_from(given.on_unvalidated) {
+            Ok(v1::OnUnvalidated::Unspecified) => {}
+            Ok(v1::OnUnvalidated::Keep) => settings.on_unvalidated = OnUnvalidated::Keep,
+            Ok(v1::OnUnvalidated::Refuse) => settings.on_unvalidated = OnUnvalidated::Refuse,
+            Err(_) => return Err(problem::invalid("on_unvalidated", "is none that this node knows")),
+        }
         if given.ttl_ms != 0 {
             settings.ttl_ms = Some(given.ttl_ms);
         }
@@ -178,6 +184,11 @@ fn settings(settings: Settings) -> KeyspaceSettings {
         quorums: if settings.sloppy { v1::Quorums::Sloppy } else { v1::Quorums::Strict }.into(),
         ttl_ms: settings.ttl_ms.unwrap_or(0),
         key_rate_max: settings.key_rate_max.unwrap_or(0),
+        on_unvalidated: match settings.on_unvalidated {
+            OnUnvalidated::Keep => v1::OnUnvalidated::Keep,
+            OnUnvalidated::Refuse => v1::OnUnvalidated::Refuse,
+        }
+        .into(),
     }
 }
 
@@ -193,9 +204,10 @@ fn set_back(mut settings: Settings, names: &[String]) -> Result<Settings, Status
             "write_back_delay_ms" => settings.write_back_delay_ms = default.write_back_delay_ms,
             "quorums" => settings.sloppy = default.sloppy,
             "ttl_ms" => settings.ttl_ms = default.ttl_ms,
+            "on_unvalidated" => settings.on_unvalidated = default.on_unvalidated,
             "key_rate_max" => settings.key_rate_max = default.key_rate_max,
             other => {
-                let known = "plugin_config, delete_semantics, durability, siblings_max, write_back_delay_ms, quorums, ttl_ms, key_rate_max";
+                let known = "plugin_config, delete_semantics, durability, siblings_max, write_back_delay_ms, quorums, ttl_ms, key_rate_max, on_unvalidated";
                 return Err(problem::invalid(
                     "reset",
                     format!("there is no {other:?} to set back; there are {known}"),

@@ -41,6 +41,18 @@ pub(crate) fn of(problem: &Problem, directory: &Directory) -> v1::Problem {
                 limit_bytes: *limit_bytes,
             })),
         ),
+        Problem::OperandLimit { operands, operands_max, size_bytes, size_bytes_max, context } => (
+            Code::FailedPrecondition,
+            Some(Detail::OperandLimit(v1::OperandLimit {
+                operands: *operands,
+                operands_max: *operands_max,
+                size_bytes: *size_bytes,
+                size_bytes_max: *size_bytes_max,
+                context: context.clone(),
+            })),
+        ),
+        // Nothing was done; a little later, or once a replica is back, it may be.
+        Problem::Stale => (Code::Unavailable, Some(Detail::Stale(v1::Stale {}))),
         Problem::TooLarge { what, size_bytes, limit_bytes } => (
             // A reply is too large for this call, not the request wrong.
             if *what == "reply" { Code::OutOfRange } else { Code::InvalidArgument },

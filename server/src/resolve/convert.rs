@@ -77,6 +77,13 @@ pub(super) fn answer(outcome: Result<Answer, Failure>) -> PluginAnswer {
             PluginAnswer::Rejected { kind: kind.name().into(), message }
         }
         Ok(Answer::Fingerprint(_)) => PluginAnswer::Failed("it answered another question".into()),
+        Err(Failure::TooLarge { bytes, limit }) => {
+            PluginAnswer::TooLarge { size_bytes: bytes as u64, limit_bytes: limit as u64 }
+        }
+        // The same question would come to the same.
+        Err(
+            failure @ (Failure::Trap(_) | Failure::OutOfFuel | Failure::OutOfMemory | Failure::BadAnswer(_)),
+        ) => PluginAnswer::Broke(failure.to_string()),
         Err(failure) => PluginAnswer::Failed(failure.to_string()),
     }
 }

@@ -138,8 +138,8 @@ impl World {
                 ttl_ms: plan.ttl_ms,
             },
             What::Delete => Operation::Delete { basis: plan.basis, request_id },
-            What::Apply(op) => Operation::Apply { op: op.bytes(), request_id },
-            What::Query => Operation::Query { path: Bytes::new() },
+            What::Apply(op) => Operation::Apply { op: op.bytes(), context: None, request_id },
+            What::Query => Operation::Query { path: Bytes::new(), context: None },
         };
         let timeout_ms = if self.healthy { 5_000 } else { self.client_dice.between(20, 800) };
         let mut request = self.request(plan.key, plan.level, timeout_ms, operation);

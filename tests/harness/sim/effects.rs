@@ -187,6 +187,8 @@ impl World {
             PluginAnswer::Delete => "plugin delete",
             PluginAnswer::Unresolved(_) => "plugin unresolved",
             PluginAnswer::Rejected { .. } => "plugin rejected",
+            PluginAnswer::TooLarge { .. } => "plugin too large",
+            PluginAnswer::Broke(_) => "plugin broke",
             PluginAnswer::Failed(_) => "plugin failed",
         };
         self.trace.note(self.now_us, "pl", [plugin as u64, kind.len() as u64, 0], || {

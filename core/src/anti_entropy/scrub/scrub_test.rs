@@ -8,7 +8,7 @@ use crate::request::{Basis, Level};
 use crate::ring::token;
 use crate::storage_key;
 use crate::story::{Cluster, JOIN, named, values};
-use crate::version::{Content, Fragment, Fragments, KeyState, Register, Siblings, codec};
+use crate::version::{Content, Fragment, Fragments, KeyState, Register, Siblings, Standing, codec};
 use bytes::Bytes;
 
 const KEY: &[u8] = b"key";
@@ -46,7 +46,7 @@ fn with_value(record: &Record, value: &'static str) -> Record {
         }
         KeyState::Lattice(fragments) => {
             let claim = fragments.iter().next().unwrap().claim.clone();
-            let one = vec![Fragment { claim, value: other }];
+            let one = vec![Fragment { claim, value: other, standing: Standing::valid(1) }];
             let (epoch, removed, stamp) = (fragments.epoch, fragments.removed.clone(), fragments.stamp);
             KeyState::Lattice(Fragments::from_parts(epoch, removed, stamp, one).unwrap())
         }
@@ -144,7 +144,11 @@ fn what_replicas_may_store_differently_is_not_held_against_them() {
     let mut apart: Vec<Fragment> = fragments.iter().cloned().collect();
     let (epoch, removed, stamp) = (fragments.epoch, fragments.removed.clone(), fragments.stamp);
     let dot = crate::id::Dot { actor: crate::id::ActorId(9), counter: 1 };
-    apart.push(Fragment { claim: crate::version::DotSet::single(dot, 0), value: Bytes::from_static(b"x") });
+    apart.push(Fragment {
+        claim: crate::version::DotSet::single(dot, 0),
+        value: Bytes::from_static(b"x"),
+        standing: Standing::valid(1),
+    });
     apart.sort_by(|a, b| a.claim.cmp(&b.claim));
     let apart =
         codec::record(&KeyState::Lattice(Fragments::from_parts(epoch, removed, stamp, apart).unwrap()));

@@ -1,23 +1,22 @@
 //! What a write does to the state of its key, once that is at hand.
 //!
-//! In: an active key, a write that waits for it, a plugin's answer. Out: the state with the write's dot in it, or why
-//! not. Absent: registers, which are written unread.
+//! In: an active key, a write that waits for it. Out: the state with the write's dot in it, or why
+//! not. Absent: registers, which are written unread, and operations (`operation`).
 
-use super::{Change, Issued, Minted, Step, distinct};
+use super::{Change, Minted, Step, distinct};
 use crate::catalog::DeleteSemantics;
-use crate::coordinator::key_info;
 use crate::event::{Effect, Effects, Notice};
 use crate::id::{Dot, Millis, OpId, RequestId};
 use crate::limits::CLIENT_STATE_BYTES_MAX;
 use crate::mutant::Mutant;
 use crate::node::Node;
-use crate::plugin::{PluginAnswer, PluginCall, PluginOperation};
 use crate::replica::{ActiveKey, Home};
 use crate::request::Problem;
 use crate::version::context::SPANS_ALARM;
 use crate::version::filled;
-use crate::version::{Content, Context, DotSet, KeyState, Stamp, Version};
+use crate::version::{Content, Context, DotSet, Fragments, KeyState, Stamp, Standing, Version};
 use bytes::Bytes;
+use std::borrow::Cow;
 
 impl Node {
     /// Does a write to the state of its active key.
@@ -32,14 +31,18 @@ impl Node {
         // Its patience may have ended while it waited: then nothing is stored.
         let Some(writing) = self.writing.get(&op) else { return Step::Done };
         let (request_id, context) = (writing.request_id, writing.context.clone());
-        let Some(state) = active.state.as_mut() else { return Step::Done };
+        let standing = match writing.unvalidated.is_some() && !self.mutant(Mutant::UnvalidatedJoins) {
+            true => Standing::UNVALIDATED,
+            false => Standing::valid(active.target.entry.epoch),
+        };
+        let Some(state) = active.state.as_ref() else { return Step::Done };
         if let Change::Again { dot, previous, stamp } = change {
             return self.again(now, active, op, dot, previous, stamp, effects);
         }
         if !self.may_take_effect(op, effects) {
             return Step::Done;
         }
-        let earlier = match (&*state, request_id) {
+        let earlier = match (state, request_id) {
             (KeyState::Causal(siblings), Some(id)) if !self.mutant(Mutant::RetryGetsNewDot) => {
                 if siblings.of_request(id).is_some_and(|(_, version)| !change.is_of(version)) {
                     self.write_failed(op, Problem::RequestIdReused, effects);
@@ -107,38 +110,44 @@ impl Node {
                 Step::Done
             }
             KeyState::Lattice(fragments) => {
-                if let Change::Op(ref body) = change {
-                    if fragments.len() > 1 {
-                        return Step::JoinFirst(change);
+                if let Change::Op(_) = change {
+                    if let Some(writing) = self.writing.get_mut(&op) {
+                        writing.asks_plugin = true;
                     }
-                    let state = fragments.iter().next().map(|fragment| fragment.value.clone());
-                    let body = body.clone();
-                    let Some(dot) = self.mint(effects) else { return Step::NoDot(change) };
-                    // The key takes no other write until the plugin has answered, so they are still so then.
-                    let previous = self.previous(active, &known, dot);
-                    let stamp = self.clock.issue(now, Stamp::default());
-                    let op_id = request_id.map(|id| Bytes::copy_from_slice(&id.0)).unwrap_or_default();
-                    let operation = PluginOperation { body, dot, previous, stamp, op_id, seen: None };
-                    let call = PluginCall::Apply { key: key_info(&active.target), state, operation };
-                    return Step::Ask(Issued { dot, previous, stamp }, call);
+                    return Step::AskPlugin(change);
+                }
+                if let Change::Put { value, .. } = &change
+                    && let Some(problem) = self.over_limit(active, fragments, value.len())
+                {
+                    self.write_failed(op, problem, effects);
+                    return Step::Done;
                 }
                 let Some(dot) = self.mint(effects) else { return Step::NoDot(change) };
                 let stamp = self.clock.issue(now, Stamp::default());
                 let previous = self.previous(active, &known, dot);
                 let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return Step::Done };
+                let mut tried = true;
                 match change {
                     Change::Put { value, .. } if self.mutant(Mutant::LatticeOverwrite) => {
-                        fragments.applied_over(dot, previous, stamp, value);
+                        fragments.put_over(dot, previous, stamp, value, standing);
                     }
-                    Change::Put { value, .. } => fragments.put(dot, previous, stamp, value),
+                    Change::Put { value, .. } => fragments.put(dot, previous, stamp, value, standing),
                     _ => {
-                        let reset =
+                        let wins =
                             active.target.entry.settings.delete_semantics == DeleteSemantics::DeleteWins;
+                        // Operands that are joined with nothing are deleted apart from the rest.
+                        let reset = wins && !fragments.is_of_unjoined(&seen);
                         fragments.delete(&seen, dot, previous, stamp, reset);
+                        tried = false;
                     }
                 }
+                let siblings = fragments.len() as u32;
+                if !tried {
+                    let storage_key = active.target.storage_key.clone();
+                    self.no_rest(&storage_key);
+                }
                 let seen = self.seen_after(seen, &known, dot, previous);
-                self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: 1 });
+                self.changed(active, op, Minted { dot, previous, stamp, seen, siblings });
                 Step::Done
             }
             // Registers are written without an active key; what comes here is a retry, handled above.
@@ -172,36 +181,35 @@ impl Node {
         (is_one_too_many || is_too_large).then_some((count, after as u64))
     }
 
-    /// The plugin has applied an operation, or not.
-    pub(crate) fn applied(
-        &mut self,
-        active: &mut ActiveKey,
-        op: OpId,
-        issued: Issued,
-        answer: PluginAnswer,
-        effects: &mut Effects,
-    ) {
-        let value = match self.plugin_value(&active.target.entry, answer, effects) {
-            Ok(value) => value,
-            Err(problem) => return self.write_failed(op, problem, effects),
-        };
-        // Its patience may have ended meanwhile: then it was told that nothing is stored.
-        if !self.may_take_effect(op, effects) {
-            return;
+    /// Why a lattice's key takes no put or operation of so many bytes, if it takes none (R12). Replication, hints and repair
+    /// are never refused.
+    pub(super) fn over_limit(
+        &self,
+        active: &ActiveKey,
+        fragments: &Fragments,
+        bytes: usize,
+    ) -> Option<Problem> {
+        let operands_max = active.target.entry.settings.siblings_max;
+        let (operands, size_bytes) = (fragments.len() as u32, fragments.size_bytes() + bytes);
+        if operands < operands_max.max(2) && size_bytes <= CLIENT_STATE_BYTES_MAX {
+            return None;
         }
-        let Some(known) = active.state.as_ref().map(KeyState::seen) else { return };
-        let Issued { dot, previous, stamp } = issued;
-        let Some(KeyState::Lattice(fragments)) = active.state.as_mut() else { return };
-        fragments.applied(dot, previous, stamp, value);
-        let seen = self.seen_after(known.clone(), &known, dot, previous);
-        self.changed(active, op, Minted { dot, previous, stamp, seen, siblings: 1 });
+        let all = Context::of(&fragments.seen(), &KeyState::Lattice(fragments.clone()));
+        let context = self.sealer.seal(active.target.entry.id, &active.target.key, &all);
+        let (size_bytes, size_bytes_max) = (size_bytes as u64, CLIENT_STATE_BYTES_MAX as u64);
+        Some(Problem::OperandLimit { operands, operands_max, size_bytes, size_bytes_max, context })
     }
 
     /// Its actor's dot of this key before `dot`.
-    fn previous(&mut self, active: &ActiveKey, known: &DotSet, dot: Dot) -> u64 {
+    pub(super) fn previous(&mut self, active: &ActiveKey, known: &DotSet, dot: Dot) -> u64 {
+        // Of an operation that the plugin has not answered, too.
+        let known = match active.applying() {
+            Some(applying) => Cow::Owned(DotSet::union([known, &applying.claim()].into_iter())),
+            None => Cow::Borrowed(known),
+        };
         match active.home {
             Home::Object => known.last(dot.actor),
-            Home::Hints(_) => self.previous_as_stand_in(&active.target.storage_key, known, dot),
+            Home::Hints(_) => self.previous_as_stand_in(&active.target.storage_key, &known, dot),
         }
     }
 
@@ -216,7 +224,7 @@ impl Node {
     }
 
     /// An active key's state has changed by a write of this node.
-    fn changed(&mut self, active: &mut ActiveKey, op: OpId, minted: Minted) {
+    pub(super) fn changed(&mut self, active: &mut ActiveKey, op: OpId, minted: Minted) {
         (active.record, active.dirty) = (None, true);
         active.replicate.push(op);
         self.minted(op, minted);

@@ -54,9 +54,9 @@ fn fragments_that_could_not_be_joined_are_joined_for_one_reader_and_shown_to_the
     let mut cluster = Cluster::new(3);
     cluster.keyspace("k", Policy::Lattice(named("join")));
     cluster.wrote(0, Level::All, "a", Basis::Unsaid);
-    cluster.plugin_works = false;
+    cluster.plugin_says = no_joins;
     cluster.wrote(1, Level::All, "b", Basis::Unsaid);
-    cluster.plugin_works = true;
+    cluster.plugin_says = |_| None;
     for _ in 0..3 {
         assert_eq!(values(&cluster.get(2, Level::One)), ["a b"]);
     }
@@ -70,7 +70,7 @@ fn fragments_that_could_not_be_joined_are_joined_for_one_reader_and_shown_to_the
         timeout_ms: None,
         until: None,
         retry_of_ms_ago: None,
-        operation: Operation::Query { path: Bytes::new() },
+        operation: Operation::Query { path: Bytes::new(), context: None },
     };
     let ticket = ClientTicket(999);
     cluster.queue.push_back((2, Event::Client { ticket, request }));
