@@ -26,6 +26,10 @@ use output::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // What a node runs as a child: no command for people, so that none of its own is spent on arguments.
+    if std::env::args().nth(1).as_deref() == Some(merganser_server::COMPILE_COMMAND) {
+        return merganser_plugin_host::child_main().into();
+    }
     // Wrong arguments end here, with exit code 2.
     let cli = Cli::parse();
     let output = Output { json: cli.global.json };

@@ -7,6 +7,9 @@ use crate::id::Dot;
 use crate::version::{DotSet, Stamp};
 use bytes::Bytes;
 
+/// Largest module anywhere: what clients upload, what peers send, what is compiled.
+pub const MODULE_BYTES_MAX: u64 = 64 << 20;
+
 /// Which contract a module fulfils.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum World {

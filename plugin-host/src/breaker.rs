@@ -1,7 +1,7 @@
 //! When to stop asking a plugin that keeps failing, and when to try again. Pure: time is passed in.
 //!
 //! ```text
-//!            k failures in a row              back-off over
+//!         k failures, most calls of a window    back-off over
 //!   closed ───────────────────────► open ───────────────────► one probe
 //!     ▲                              ▲                            │
 //!     │           answered           └──────── failed, longer ────┤
@@ -17,8 +17,10 @@ use crate::call::{Answer, Failure};
 /// How quick a breaker trips and how patiently it tries again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerOptions {
-    /// Failures in a row that trip it.
+    /// Failures within a window that trip it, if most calls of the window failed.
     pub failures_max: u32,
+    /// How long a window is.
+    pub window_ms: u64,
     /// How long it stays open the first time.
     pub backoff_first_ms: u64,
     /// It doubles with each failed probe up to this.
@@ -27,7 +29,7 @@ pub struct BreakerOptions {
 
 impl Default for BreakerOptions {
     fn default() -> Self {
-        BreakerOptions { failures_max: 5, backoff_first_ms: 1_000, backoff_max_ms: 60_000 }
+        BreakerOptions { failures_max: 5, window_ms: 10_000, backoff_first_ms: 1_000, backoff_max_ms: 60_000 }
     }
 }
 
@@ -67,6 +69,9 @@ pub struct Breaker {
 enum State {
     Closed {
         failures: u32,
+        calls: u32,
+        /// When the window began.
+        since_ms: u64,
     },
     Open {
         until_ms: u64,
@@ -79,10 +84,16 @@ enum State {
     },
 }
 
+impl State {
+    fn closed(now_ms: u64) -> State {
+        State::Closed { failures: 0, calls: 0, since_ms: now_ms }
+    }
+}
+
 impl Breaker {
     /// A closed breaker.
     pub fn new(options: BreakerOptions) -> Breaker {
-        Breaker { options, state: State::Closed { failures: 0 } }
+        Breaker { options, state: State::closed(0) }
     }
 
     /// May the plugin be asked? A [`Permit::Probe`] must be followed by [`Breaker::note`].
@@ -100,36 +111,37 @@ impl Breaker {
     }
 
     /// Notes the outcome of a call. Rejections and `unresolved` are answers: the plugin works. A plugin that is not
-    /// on this node yet did not fail.
+    /// on this node yet did not fail, and one that the node could not run did not either.
     pub fn note(&mut self, outcome: &Result<Answer, Failure>, now_ms: u64) -> Change {
-        match outcome {
-            Err(Failure::Missing) => Change::None,
-            Ok(_) => match std::mem::replace(&mut self.state, State::Closed { failures: 0 }) {
-                State::Closed { .. } => Change::None,
-                // A call that began before the breaker tripped says nothing about now.
-                open @ State::Open { .. } => {
-                    self.state = open;
-                    Change::None
+        let failed = match outcome {
+            Err(Failure::Missing | Failure::Host(_)) => return Change::None,
+            outcome => outcome.is_err(),
+        };
+        match &mut self.state {
+            State::Closed { failures, calls, since_ms } => {
+                if now_ms.saturating_sub(*since_ms) >= self.options.window_ms {
+                    (*failures, *calls, *since_ms) = (0, 0, now_ms);
                 }
-                State::Probing { .. } => Change::Rearmed,
-            },
-            Err(_) => match self.state {
-                State::Closed { failures } if failures + 1 < self.options.failures_max => {
-                    self.state = State::Closed { failures: failures + 1 };
-                    Change::None
+                *calls = calls.saturating_add(1);
+                *failures = failures.saturating_add(u32::from(failed));
+                if *failures < self.options.failures_max || *failures <= *calls / 2 {
+                    return Change::None;
                 }
-                State::Closed { .. } => {
-                    let backoff_ms = self.options.backoff_first_ms;
-                    self.state = State::Open { until_ms: now_ms.saturating_add(backoff_ms), backoff_ms };
-                    Change::Tripped
-                }
-                State::Open { .. } => Change::None,
-                State::Probing { backoff_ms, .. } => {
-                    let backoff_ms = backoff_ms.saturating_mul(2).min(self.options.backoff_max_ms);
-                    self.state = State::Open { until_ms: now_ms.saturating_add(backoff_ms), backoff_ms };
-                    Change::None
-                }
-            },
+                let backoff_ms = self.options.backoff_first_ms;
+                self.state = State::Open { until_ms: now_ms.saturating_add(backoff_ms), backoff_ms };
+                Change::Tripped
+            }
+            // A call that began before the breaker tripped says nothing about now.
+            State::Open { .. } => Change::None,
+            State::Probing { .. } if !failed => {
+                self.state = State::closed(now_ms);
+                Change::Rearmed
+            }
+            State::Probing { backoff_ms, .. } => {
+                let backoff_ms = backoff_ms.saturating_mul(2).min(self.options.backoff_max_ms);
+                self.state = State::Open { until_ms: now_ms.saturating_add(backoff_ms), backoff_ms };
+                Change::None
+            }
         }
     }
 
@@ -140,7 +152,7 @@ impl Breaker {
 
     /// An operator's `rearm`: closes it at once.
     pub fn rearm(&mut self) {
-        self.state = State::Closed { failures: 0 };
+        self.state = State::closed(0);
     }
 }
 
@@ -149,7 +161,7 @@ mod tests {
     use super::*;
 
     const OPTIONS: BreakerOptions =
-        BreakerOptions { failures_max: 3, backoff_first_ms: 100, backoff_max_ms: 300 };
+        BreakerOptions { failures_max: 3, window_ms: 1_000, backoff_first_ms: 100, backoff_max_ms: 300 };
 
     fn tripped_at(now_ms: u64) -> Breaker {
         let mut breaker = Breaker::new(OPTIONS);
@@ -160,14 +172,18 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_trip_it_and_an_answer_in_between_does_not() {
+    fn it_trips_when_most_calls_of_a_window_fail_and_not_by_a_few_among_many() {
         let mut breaker = Breaker::new(OPTIONS);
-        for _ in 0..10 {
-            breaker.note(&Err(Failure::Timeout), 0);
-            breaker.note(&Err(Failure::Timeout), 0);
+        for _ in 0..100 {
             breaker.note(&Ok(Answer::Unresolved("cannot say".into())), 0);
+            assert_eq!(breaker.note(&Err(Failure::Timeout), 0), Change::None);
         }
         assert_eq!(breaker.permit(0), Permit::Yes);
+        // Another window: what was answered before counts no more, nor what failed.
+        assert_eq!(breaker.note(&Err(Failure::Timeout), 1_000), Change::None);
+        assert_eq!(breaker.note(&Err(Failure::Timeout), 1_000), Change::None);
+        assert_eq!(breaker.note(&Err(Failure::Timeout), 2_000), Change::None);
+        assert_eq!(breaker.note(&Err(Failure::Host("no memory".into())), 2_000), Change::None);
         assert_eq!(tripped_at(0).permit(99), Permit::No { until_ms: 100 });
     }
 

@@ -127,7 +127,8 @@ impl Call {
     /// Bytes of input, by which fuel and memory are scaled.
     pub fn input_bytes(&self) -> u64 {
         let sum = |lengths: &[usize]| lengths.iter().map(|&length| length as u64).sum::<u64>();
-        let of_key = |key: &KeyInfo| sum(&[key.keyspace.len(), key.key.len(), key.config.len()]);
+        // A keyspace's configuration comes with every call and buys nothing.
+        let of_key = |key: &KeyInfo| sum(&[key.keyspace.len(), key.key.len()]);
         match self {
             Call::Validate { key, value } => of_key(key) + value.len() as u64,
             Call::Resolve { key, siblings } => {
@@ -254,6 +255,9 @@ pub enum Failure {
     /// It broke the calling convention: a list outside its memory, text that is no UTF-8, a wrong tag.
     #[error("plugin gave a malformed answer: {0}")]
     BadAnswer(String),
+    /// The node could not do its part: no memory, no place, or a fault of the engine. Says nothing about the plugin.
+    #[error("the node could not run the plugin: {0}")]
+    Host(String),
 }
 
 impl Failure {
@@ -268,6 +272,7 @@ impl Failure {
             Failure::Timeout => "timeout",
             Failure::TooLarge { .. } => "too-large",
             Failure::BadAnswer(_) => "bad-answer",
+            Failure::Host(_) => "host",
         }
     }
 }

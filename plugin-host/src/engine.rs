@@ -2,15 +2,15 @@
 //!
 //! In come the limits; out goes an engine on which the same component gives the same bytes on every architecture:
 //! NaNs are canonical, SIMD that may differ between processors is off, so are threads, and there is nothing to
-//! import but the log. Deliberately absent: loading of precompiled native code (an artefact that somebody else wrote
-//! is machine code with our rights), and every compiler but Cranelift.
+//! import but the log. Deliberately absent: every compiler but Cranelift.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmFeatures};
 
+use crate::admission::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX, for_engine};
 use crate::error::Error;
 use crate::limits::Limits;
 
@@ -21,35 +21,46 @@ const TICKS_PER_WALL: u32 = 20;
 /// flag in `plugins/.cargo/config.toml`) a small guest then touches no page for the first time: 74 µs became 20 µs.
 const KEEP_RESIDENT_BYTES: usize = 256 << 10;
 
-pub(crate) fn engine(limits: &Limits) -> Result<Engine, Error> {
-    let calls = limits.concurrent_calls.max(1);
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(calls)
-        // A wrapped module makes three core instances (itself, and two small ones that tie it to the log);
-        // components from other toolchains may have more.
-        .total_core_instances(calls * 8)
-        .max_core_instances_per_component(8)
-        .total_memories(calls)
-        .max_memories_per_component(1)
-        .max_memory_size(usize::try_from(limits.memory_max_bytes).unwrap_or(usize::MAX))
-        .total_tables(calls * 8)
-        .max_tables_per_component(8)
-        .table_elements(32 << 10)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
-        .table_keep_resident(64 << 10);
-
+/// What decides the native code, and nothing else: alike in the process that compiles and in the one that runs.
+fn settings() -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .consume_fuel(true)
         .epoch_interruption(true)
         .max_wasm_stack(512 << 10)
         .cranelift_nan_canonicalization(true)
-        .wasm_relaxed_simd(false)
-        .wasm_memory64(false)
-        .wasm_multi_memory(false)
-        .wasm_component_model(true);
+        .wasm_features(WasmFeatures::all(), false)
+        .wasm_features(for_engine(), true);
+    config
+}
+
+/// An engine that only compiles; it reserves no address space.
+pub(crate) fn for_compiling() -> Result<Engine, Error> {
+    let mut config = settings();
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config).map_err(|e| Error::Engine(format!("{e:#}")))
+}
+
+/// The engine that runs plugins.
+pub(crate) fn engine(limits: &Limits) -> Result<Engine, Error> {
+    let calls = limits.concurrent_calls.max(1);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(calls)
+        // What admission lets through, the pool can hold: nobody is admitted who can never be called.
+        .total_core_instances(calls * CORE_INSTANCES_MAX)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .total_memories(calls * MEMORIES_MAX)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_memory_size(usize::try_from(limits.memory_max_bytes).unwrap_or(usize::MAX))
+        .total_tables(calls * TABLES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .table_elements(32 << 10)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(64 << 10);
+
+    let mut config = settings();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config).map_err(|e| Error::Engine(format!("{e:#}")))
 }
 

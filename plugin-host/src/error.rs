@@ -14,6 +14,32 @@ pub enum Error {
         /// What is allowed.
         limit: usize,
     },
+    /// The upload's shape is over a limit; nothing of it was compiled.
+    #[error("plugin has {count} {what}, allowed are {limit}")]
+    OverLimit {
+        /// What there is too much of.
+        what: String,
+        /// How much there is, or how much there was when counting ended.
+        count: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// The compiler gave up on this plugin, or was made to.
+    #[error("plugin cannot be compiled: {0}")]
+    Compiler(String),
+    /// This node ended twice while it compiled or tried the plugin.
+    #[error(
+        "plugin is quarantined: the node ended {attempts} times while it was loading; to try again, remove {mark}"
+    )]
+    Quarantined {
+        /// Starts that did not survive it.
+        attempts: u8,
+        /// The file that says so.
+        mark: String,
+    },
+    /// This machine could not do its part just now. Says nothing about the plugin: try again.
+    #[error("the node could not load the plugin: {0}")]
+    Host(String),
     /// The bytes are no WebAssembly component, and no core module that can be made one.
     #[error("malformed plugin: {0}")]
     Malformed(String),
@@ -29,4 +55,11 @@ pub enum Error {
     /// The engine itself could not be set up on this machine.
     #[error("wasm engine: {0}")]
     Engine(String),
+}
+
+impl Error {
+    /// Whether the same bytes may fare better later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Error::Host(_) | Error::Describe(Failure::Host(_) | Failure::Timeout))
+    }
 }

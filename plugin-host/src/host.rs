@@ -5,8 +5,10 @@
 //! own, never on the thread that drives the node. Deliberately absent: any state that outlives a call, any memory of
 //! earlier failures (that is [`crate::Breaker`]), and the question which plugin serves which keyspace.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,13 +17,15 @@ use wasmtime::{Engine, Store};
 
 use crate::bindings::exports::merganser::plugin::{merge, operations, plugin, resolve};
 use crate::call::{Answer, Call, Failure, Stats};
+use crate::compile::{Cache, Compiler};
 use crate::convert;
 use crate::engine::{self, Slots, Watchdog};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::load::{self, Compiled};
 use crate::plugin::{Description, Loaded, PluginHash};
-use crate::sandbox::{Guest, first_bytes};
+use crate::sandbox::Guest;
+use crate::text::printable;
 
 /// Runs plugins. `Send` and `Sync`; share it in an `Arc`.
 pub struct Host {
@@ -31,8 +35,12 @@ pub struct Host {
     watchdog: Watchdog,
     slots: Slots,
     plugins: RwLock<BTreeMap<PluginHash, Arc<Plugin>>>,
-    /// Compiling takes a core and much memory: one at a time, and nothing twice.
-    compiling: Mutex<()>,
+    compiler: Compiler,
+    cache: Option<Cache>,
+    /// Compiling takes a core and much memory: nothing is compiled twice at once.
+    loading: Loading,
+    /// Guest memory of all calls under way.
+    guest_bytes: Arc<AtomicU64>,
 }
 
 struct Plugin {
@@ -41,15 +49,23 @@ struct Plugin {
 }
 
 impl Host {
-    /// An engine with no plugins. Reserves address space (not memory) and starts the watchdog thread.
+    /// An engine with no plugins, which compiles on the threads that load and keeps nothing on disk.
     pub fn new(limits: Limits) -> Result<Host, Error> {
+        Host::with(limits, Compiler::ThisProcess, None)
+    }
+
+    /// An engine with no plugins. Reserves address space (not memory) and starts the watchdog thread.
+    pub fn with(limits: Limits, compiler: Compiler, cache: Option<Cache>) -> Result<Host, Error> {
         let engine = engine::engine(&limits)?;
         Ok(Host {
             linker: load::linker(&engine)?,
             watchdog: Watchdog::start(&engine, limits.wall)?,
             slots: Slots::new(limits.concurrent_calls),
             plugins: RwLock::default(),
-            compiling: Mutex::default(),
+            compiler,
+            cache,
+            loading: Loading::default(),
+            guest_bytes: Arc::default(),
             engine,
             limits,
         })
@@ -67,16 +83,18 @@ impl Host {
             return Err(Error::TooLarge { bytes: wasm.len(), limit: self.limits.module_bytes_max });
         }
         let hash = PluginHash::of(wasm);
-        let _compiling = match self.find(&hash) {
+        let _alone = match self.find(&hash) {
             Some(known) => return Ok(known.loaded.clone()),
-            None => self.compiling.lock().unwrap_or_else(PoisonError::into_inner),
+            None => self.loading.take(hash),
         };
         // Another thread may just have done it.
         if let Some(known) = self.find(&hash) {
             return Ok(known.loaded.clone());
         }
         let started = Instant::now();
-        let compiled = load::compile(&self.engine, &self.linker, wasm)?;
+        // Until the plugin has said who it is: loading native code and a first call may end the process as well.
+        let _mark = self.cache.as_ref().map(|cache| cache.mark(&hash)).transpose()?;
+        let compiled = self.compiled(&hash, wasm)?;
         let compile_ms = started.elapsed().as_millis() as u64;
 
         let (description, _) = self.run(&hash, &compiled, 0, |store, instance| {
@@ -88,9 +106,9 @@ impl Host {
             hash,
             world: compiled.world,
             description: Description {
-                name: first_bytes(&description.name, 64),
-                version: first_bytes(&description.version, 64),
-                summary: first_bytes(&description.summary, 1 << 10),
+                name: printable(&description.name, 64),
+                version: printable(&description.version, 64),
+                summary: printable(&description.summary, 1 << 10),
             },
             size_bytes: wasm.len(),
             wrapped: compiled.wrapped,
@@ -100,6 +118,27 @@ impl Host {
         let plugin = Arc::new(Plugin { loaded: loaded.clone(), compiled });
         self.plugins.write().unwrap_or_else(PoisonError::into_inner).insert(hash, plugin);
         Ok(loaded)
+    }
+
+    /// Native code from the cache, or compiled now.
+    fn compiled(&self, hash: &PluginHash, wasm: &[u8]) -> Result<Compiled, Error> {
+        let wrapped = load::is_core_module(wasm)?;
+        if let Some(native) = self.cache.as_ref().and_then(|cache| cache.get(&self.engine, hash)) {
+            // SAFETY: this node wrote the file from what its own compiler made of this very module for an engine of
+            // these settings: a MAC under a key that only this node has says so.
+            match unsafe { load::load(&self.engine, &self.linker, &native, wrapped) } {
+                Ok(compiled) => return Ok(compiled),
+                Err(error) => tracing::warn!(plugin = %hash, %error, "cached_plugin_compiled_anew"),
+            }
+        }
+        let native = self.compiler.compile(&self.engine, wasm)?;
+        // SAFETY: the bytes come from the compiler of this program, here or in a child of ours, through a pipe that
+        // nobody else holds, in a frame that was whole.
+        let compiled = unsafe { load::load(&self.engine, &self.linker, &native, wrapped) }?;
+        if let Some(cache) = &self.cache {
+            cache.put(&self.engine, hash, &native);
+        }
+        Ok(compiled)
     }
 
     /// Whether this plugin can be called here.
@@ -112,8 +151,11 @@ impl Host {
         self.find(plugin).map(|plugin| plugin.loaded.clone())
     }
 
-    /// Forgets a plugin; calls that run finish. Says whether it was there.
+    /// Forgets a plugin, in memory and in the cache; calls that run finish. Says whether it was there.
     pub fn unload(&self, plugin: &PluginHash) -> bool {
+        if let Some(cache) = &self.cache {
+            cache.remove(plugin);
+        }
         self.plugins.write().unwrap_or_else(PoisonError::into_inner).remove(plugin).is_some()
     }
 
@@ -185,7 +227,13 @@ impl Host {
     ) -> (Result<T, Failure>, Stats) {
         let _slot = self.slots.take();
         let started = Instant::now();
-        let guest = Guest::new(*hash, self.limits.memory_bytes(input_bytes), &self.limits);
+        let guest = Guest::new(
+            *hash,
+            self.limits.memory_bytes(input_bytes),
+            &self.limits,
+            Arc::clone(&self.guest_bytes),
+            Arc::clone(&compiled.log_rate),
+        );
         let fuel = self.limits.fuel(input_bytes);
 
         let mut store = Store::new(&self.engine, guest);
@@ -196,8 +244,12 @@ impl Host {
         // so that its size can be told.
         store.set_hostcall_fuel(self.limits.answer_bytes_max.saturating_mul(2).saturating_add(64 << 10));
 
-        let outcome = compiled.pre.instantiate(&mut store).and_then(|instance| body(&mut store, instance));
-        let outcome = outcome.map_err(|error| store.data().failure(&error));
+        // A panic of the engine is the node's fault and ends this call, not the thread that runs others.
+        let outcome = catch_unwind(AssertUnwindSafe(|| match compiled.pre.instantiate(&mut store) {
+            Ok(instance) => body(&mut store, instance).map_err(|error| store.data().failure(&error)),
+            Err(error) => Err(store.data().failure_to_start(&error)),
+        }));
+        let outcome = outcome.unwrap_or_else(|_| Err(Failure::Host("the engine panicked".into())));
         store.data_mut().finish_log();
         let stats = Stats {
             fuel: fuel - store.get_fuel().expect("fuel is switched on in the engine").min(fuel),
@@ -209,7 +261,7 @@ impl Host {
 
     fn within_limits(&self, answer: Answer) -> Result<Answer, Failure> {
         let limit = self.limits.answer_bytes_max;
-        let cut = |text: String| first_bytes(&text, self.limits.message_bytes_max);
+        let cut = |text: String| printable(&text, self.limits.message_bytes_max);
         match answer {
             Answer::Value(bytes) | Answer::Keep { value: bytes, .. } | Answer::Fingerprint(Some(bytes))
                 if bytes.len() > limit =>
@@ -220,6 +272,35 @@ impl Host {
             Answer::Rejected { kind, message } => Ok(Answer::Rejected { kind, message: cut(message) }),
             answer => Ok(answer),
         }
+    }
+}
+
+/// Which plugins are being loaded: a second thread that wants one of them waits, and others go on.
+#[derive(Default)]
+struct Loading {
+    hashes: Mutex<BTreeSet<PluginHash>>,
+    over: Condvar,
+}
+
+impl Loading {
+    fn take(&self, hash: PluginHash) -> Alone<'_> {
+        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.over.wait_while(hashes, |hashes| hashes.contains(&hash));
+        waited.unwrap_or_else(PoisonError::into_inner).insert(hash);
+        Alone { loading: self, hash }
+    }
+}
+
+/// Nobody else loads this plugin meanwhile.
+struct Alone<'a> {
+    loading: &'a Loading,
+    hash: PluginHash,
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.loading.hashes.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hash);
+        self.loading.over.notify_all();
     }
 }
 

@@ -65,6 +65,12 @@ impl Limits {
         self.fuel_base.saturating_add(self.fuel_per_byte.saturating_mul(input_bytes)).min(self.fuel_max)
     }
 
+    /// Guest memory of all calls together: one may be as large as it gets while the others have their base twice.
+    pub fn guest_bytes_max(&self) -> u64 {
+        let others = u64::from(self.concurrent_calls.saturating_sub(1));
+        self.memory_max_bytes.saturating_add(others.saturating_mul(2 * self.memory_base_bytes))
+    }
+
     /// The linear memory a call may use whose input has this many bytes.
     pub fn memory_bytes(&self, input_bytes: u64) -> u64 {
         self.memory_base_bytes

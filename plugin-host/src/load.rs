@@ -1,11 +1,13 @@
-//! Bytes to a checked, compiled component.
+//! What surrounds compiling: a core module is made a component before, and the ways into native code are found after.
 //!
-//! In come the bytes of an upload, of which nothing is believed; out goes a component that is known to import
-//! nothing but the log and to fulfil one of the three worlds. A plain core module, as `cargo build --target
+//! In come the bytes of an upload, of which nothing is believed, and native code, of which all is; out goes a component
+//! that is known to import nothing but the log and to fulfil one of the three worlds. A plain core module, as `cargo build --target
 //! wasm32-unknown-unknown` makes it, is wrapped here, so that an author needs no tool besides the compiler.
 //! Deliberately absent: adapters for WASI. A module that wants a clock or a file is refused by name.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
 
 use wasmparser::Payload;
 use wasmtime::Engine;
@@ -13,16 +15,35 @@ use wasmtime::component::{Component, InstancePre, Linker};
 use wit_component::StringEncoding;
 
 use crate::bindings::exports::merganser::plugin::{merge, operations, plugin, resolve};
-use crate::bindings::merganser::plugin::log;
 use crate::error::Error;
+use crate::log_rate::LogRate;
 use crate::plugin::World;
-use crate::sandbox::Guest;
+use crate::sandbox::{self, Guest};
+use crate::text::printable;
 
 /// Interfaces a plugin may import: the log, and the types, which hold no function.
 const ALLOWED_IMPORTS: [&str; 2] = ["merganser:plugin/log@", "merganser:plugin/types@"];
 
 /// The only contract, from the crate that owns it.
-const CONTRACT: &str = include_str!("../../plugin-sdk/wit/plugin.wit");
+pub(crate) const CONTRACT: &str = include_str!("../../plugin-sdk/wit/plugin.wit");
+
+/// Bytes of a reason that quotes what the upload says.
+pub(crate) const REASON_BYTES_MAX: usize = 1 << 10;
+
+/// Bytes of an import's name in the refusal.
+const IMPORT_BYTES_MAX: usize = 128;
+
+fn forbidden(import: &str) -> Error {
+    Error::ForbiddenImport(printable(import, IMPORT_BYTES_MAX))
+}
+
+/// Whether a component may import this.
+pub(crate) fn import_allowed(name: &str) -> Result<(), Error> {
+    match ALLOWED_IMPORTS.iter().any(|allowed| name.starts_with(allowed)) {
+        true => Ok(()),
+        false => Err(forbidden(name)),
+    }
+}
 
 const ONE_WORLD: &str = "exports must be those of one world: resolve, or merge, or merge and operations";
 
@@ -36,34 +57,40 @@ pub(crate) struct Compiled {
     pub(crate) operations: Option<operations::GuestIndices>,
     /// The upload was a core module.
     pub(crate) wrapped: bool,
+    /// What reaches the node's log of all its calls.
+    pub(crate) log_rate: Arc<LogRate>,
 }
 
 /// The linker that every plugin gets: the log and nothing else.
 pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>, Error> {
     let mut linker = Linker::new(engine);
-    log::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |guest| guest)
-        .map_err(|e| Error::Engine(format!("{e:#}")))?;
+    sandbox::add_log(&mut linker).map_err(|e| Error::Engine(format!("{e:#}")))?;
     Ok(linker)
 }
 
-/// Checks and compiles an upload whose size was checked already.
-pub(crate) fn compile(engine: &Engine, linker: &Linker<Guest>, wasm: &[u8]) -> Result<Compiled, Error> {
-    let wrapped = is_core_module(wasm)?;
-    let component = match wrapped {
-        true => Component::from_binary(engine, &wrap(wasm)?),
-        false => Component::from_binary(engine, wasm),
-    }
-    .map_err(|e| Error::Malformed(format!("{e:#}")))?;
+/// Takes native code that was compiled before, and finds the ways into it.
+///
+/// # Safety
+/// The code must come from [`crate::compile`] for these engine settings: it runs with the node's own rights.
+pub(crate) unsafe fn load(
+    engine: &Engine,
+    linker: &Linker<Guest>,
+    native: &[u8],
+    wrapped: bool,
+) -> Result<Compiled, Error> {
+    // SAFETY: the caller vouches for the bytes.
+    let component = unsafe { Component::deserialize(engine, native) }.map_err(|e| {
+        Error::Compiler(printable(&format!("its code does not fit the engine: {e:#}"), REASON_BYTES_MAX))
+    })?;
 
     for (name, _) in component.component_type().imports(engine) {
-        if !ALLOWED_IMPORTS.iter().any(|allowed| name.starts_with(allowed)) {
-            return Err(Error::ForbiddenImport(name.to_owned()));
-        }
+        import_allowed(name)?;
     }
-    let pre = linker.instantiate_pre(&component).map_err(|e| Error::WrongExports(format!("{e:#}")))?;
+    let wrong = |text: String| Error::WrongExports(printable(&text, REASON_BYTES_MAX));
+    let pre = linker.instantiate_pre(&component).map_err(|e| wrong(format!("{e:#}")))?;
 
     let plugin = plugin::GuestIndices::new(&pre)
-        .map_err(|e| Error::WrongExports(format!("no interface merganser:plugin/plugin@1: {e:#}")))?;
+        .map_err(|e| wrong(format!("no interface merganser:plugin/plugin@1: {e:#}")))?;
     let resolve = resolve::GuestIndices::new(&pre).ok();
     let merge = merge::GuestIndices::new(&pre).ok();
     let operations = operations::GuestIndices::new(&pre).ok();
@@ -75,11 +102,12 @@ pub(crate) fn compile(engine: &Engine, linker: &Linker<Guest>, wasm: &[u8]) -> R
             return Err(Error::WrongExports(ONE_WORLD.into()));
         }
     };
-    Ok(Compiled { pre, world, plugin, resolve, merge, operations, wrapped })
+    let log_rate = Arc::new(LogRate::new(Instant::now()));
+    Ok(Compiled { pre, world, plugin, resolve, merge, operations, wrapped, log_rate })
 }
 
 /// A core module and a component share the magic and differ in the version field.
-fn is_core_module(wasm: &[u8]) -> Result<bool, Error> {
+pub(crate) fn is_core_module(wasm: &[u8]) -> Result<bool, Error> {
     match wasm.first_chunk::<8>() {
         Some(b"\0asm\x01\0\0\0") => Ok(true),
         Some(b"\0asm\x0d\0\x01\0") => Ok(false),
@@ -92,9 +120,7 @@ fn is_core_module(wasm: &[u8]) -> Result<bool, Error> {
 /// The metadata that `wit-bindgen` left in the module is *not* used: decoding it recurses as deep as it says, and a
 /// forged one (packages that need each other) overflows our stack. Which world it is, its exports tell; the metadata
 /// we put in its place is our own.
-fn wrap(module: &[u8]) -> Result<Vec<u8>, Error> {
-    let malformed = |e: wasmparser::BinaryReaderError| Error::Malformed(e.to_string());
-    wasmparser::Validator::new().validate_all(module).map_err(malformed)?;
+pub(crate) fn wrap(module: &[u8]) -> Result<Vec<u8>, Error> {
     let (mut bare, exports) = take_apart(module)?;
     let exports_of = |interface: &str| {
         let prefix = format!("merganser:plugin/{interface}@1.0.0#");
@@ -117,7 +143,7 @@ fn wrap(module: &[u8]) -> Result<Vec<u8>, Error> {
     }));
     match wrapped {
         Ok(Ok(component)) => Ok(component),
-        Ok(Err(e)) => Err(Error::WrongExports(format!("{e:#}"))),
+        Ok(Err(e)) => Err(Error::WrongExports(printable(&format!("{e:#}"), REASON_BYTES_MAX))),
         Err(_) => Err(Error::Malformed("core module cannot be made a component".into())),
     }
 }
@@ -133,8 +159,8 @@ fn take_apart(module: &[u8]) -> Result<(Vec<u8>, Vec<String>), Error> {
             Payload::ImportSection(imports) => {
                 for import in imports.clone().into_imports() {
                     let import = import.map_err(malformed)?;
-                    if !ALLOWED_IMPORTS.iter().any(|allowed| import.module.starts_with(allowed)) {
-                        return Err(Error::ForbiddenImport(format!("{}::{}", import.module, import.name)));
+                    if import_allowed(import.module).is_err() {
+                        return Err(forbidden(&format!("{}::{}", import.module, import.name)));
                     }
                 }
             }

@@ -2,16 +2,26 @@
 //!
 //! A fresh [`Guest`] is made for every call and dropped after it, so nothing a plugin does outlives its answer.
 
-use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use crate::bindings::merganser::plugin::log::{Host as LogHost, Level};
-use crate::bindings::merganser::plugin::types::Host as TypesHost;
+use wasmtime::component::{Linker, WasmStr};
+use wasmtime::{ResourceLimiter, StoreContextMut, Trap, WasmBacktrace};
+
+use crate::bindings::merganser::plugin::log::Level;
 use crate::call::Failure;
 use crate::limits::Limits;
+use crate::log_rate::LogRate;
 use crate::plugin::PluginHash;
+use crate::text::printable;
 
 /// Most table elements that a guest may have; the pool reserves as many.
 const TABLE_ELEMENTS_MAX: usize = 32 << 10;
+/// Fuel that a line of the log costs, as much as writing it takes the host.
+const LOG_CALL_FUEL: u64 = 2_000;
+/// Fuel that each byte of the line costs, also of what is cut off.
+const LOG_BYTE_FUEL: u64 = 10;
 /// Guest functions named in a trap's message.
 const FRAMES_NAMED_MAX: usize = 4;
 
@@ -21,8 +31,16 @@ pub(crate) struct Guest {
     memory_bytes_max: u64,
     /// Largest size the linear memory had.
     pub(crate) memory_bytes: u64,
-    /// The guest asked for more memory than it may have.
-    memory_denied: bool,
+    /// The guest asked for more memory or table than it may have.
+    growth_denied: bool,
+    /// The node could not give what the guest may have.
+    host_failed: Option<String>,
+    /// Guest memory of all calls of the node, of which this call's part is given back at its end.
+    all_bytes: Arc<AtomicU64>,
+    all_bytes_max: u64,
+    /// Sizes of this call's memories, added up.
+    own_bytes: u64,
+    log_rate: Arc<LogRate>,
     log_lines_left: usize,
     log_line_bytes_max: usize,
     log_lines_hidden: u64,
@@ -33,12 +51,23 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(plugin: PluginHash, memory_bytes_max: u64, limits: &Limits) -> Guest {
+    pub(crate) fn new(
+        plugin: PluginHash,
+        memory_bytes_max: u64,
+        limits: &Limits,
+        all_bytes: Arc<AtomicU64>,
+        log_rate: Arc<LogRate>,
+    ) -> Guest {
         Guest {
             plugin,
             memory_bytes_max,
             memory_bytes: 0,
-            memory_denied: false,
+            growth_denied: false,
+            host_failed: None,
+            all_bytes,
+            all_bytes_max: limits.guest_bytes_max(),
+            own_bytes: 0,
+            log_rate,
             log_lines_left: limits.log_lines_max,
             log_line_bytes_max: limits.log_line_bytes_max,
             log_lines_hidden: 0,
@@ -51,20 +80,44 @@ impl Guest {
     pub(crate) fn finish_log(&mut self) {
         if let Some((level, line)) = self.log_tail.take() {
             let hidden = self.log_lines_hidden - 1;
-            forward(&self.plugin, level, &format!("[{hidden} lines left out] {line}"));
+            self.forward(level, &format!("[{hidden} lines left out] {line}"));
         }
     }
 
     /// Turns what wasmtime reports into what the cluster is told.
     pub(crate) fn failure(&self, error: &wasmtime::Error) -> Failure {
+        if let Some(reason) = &self.host_failed {
+            return Failure::Host(reason.clone());
+        }
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => Failure::OutOfFuel,
             Some(Trap::Interrupt) => Failure::Timeout,
-            // A guest that is refused memory usually panics or runs into the null page soon after.
-            _ if self.memory_denied => Failure::OutOfMemory,
+            _ if self.growth_denied => Failure::OutOfMemory,
             Some(trap) => Failure::Trap(self.trap_text(*trap, error)),
-            None => Failure::BadAnswer(first_bytes(&format!("{error:#}"), self.log_line_bytes_max)),
+            // The error's causes are what is wrong; in front of them comes a trace of the guest.
+            None => Failure::BadAnswer(printable(&error.root_cause().to_string(), self.log_line_bytes_max)),
         }
+    }
+
+    /// As [`Guest::failure`], of an instance that did not come about: what is no trap and no denial, the node lacked.
+    pub(crate) fn failure_to_start(&self, error: &wasmtime::Error) -> Failure {
+        match self.failure(error) {
+            Failure::BadAnswer(reason) => Failure::Host(reason),
+            failure => failure,
+        }
+    }
+
+    /// Ends the call. The guest never sees that it was refused: what it answered then would depend on limits and on
+    /// the machine, and two nodes would settle one conflict in two ways (P8).
+    fn deny(&mut self) -> wasmtime::Result<bool> {
+        self.growth_denied = true;
+        Err(wasmtime::Error::msg("the guest asked for more memory than it may have"))
+    }
+
+    fn lacks(&mut self, reason: String) -> wasmtime::Error {
+        let error = wasmtime::Error::msg(reason.clone());
+        self.host_failed = Some(reason);
+        error
     }
 
     fn trap_text(&self, trap: Trap, error: &wasmtime::Error) -> String {
@@ -77,54 +130,97 @@ impl Guest {
         if !names.is_empty() {
             text += &format!("; in {}", names.join(", called by "));
         }
-        first_bytes(&text, 4 * self.log_line_bytes_max)
+        printable(&text, 4 * self.log_line_bytes_max)
     }
 }
 
 impl ResourceLimiter for Guest {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let desired = desired as u64;
-        if desired > self.memory_bytes_max {
-            self.memory_denied = true;
-            return Ok(false);
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let more = (desired as u64).saturating_sub(current as u64);
+        let own = self.own_bytes.saturating_add(more);
+        if own > self.memory_bytes_max {
+            return self.deny();
         }
-        self.memory_bytes = self.memory_bytes.max(desired);
+        if self.all_bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more) > self.all_bytes_max {
+            self.all_bytes.fetch_sub(more, Ordering::Relaxed);
+            return Err(self.lacks("the calls under way hold all the memory there is for guests".into()));
+        }
+        self.own_bytes = own;
+        self.memory_bytes = self.memory_bytes.max(own);
         Ok(true)
     }
 
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // Beyond what the guest itself said it would ever want, or there is none.
+        match self.host_failed.is_some() || self.growth_denied {
+            true => Err(error),
+            false => self.deny().map(|_| ()),
+        }
+    }
+
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+        match desired <= TABLE_ELEMENTS_MAX {
+            true => Ok(true),
+            false => self.deny(),
+        }
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.deny().map(|_| ())
     }
 }
 
-impl TypesHost for Guest {}
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.all_bytes.fetch_sub(self.own_bytes, Ordering::Relaxed);
+    }
+}
 
-impl LogHost for Guest {
-    fn write(&mut self, level: Level, message: String) {
-        let line = first_bytes(&message, self.log_line_bytes_max);
+/// Defines the log, the only function that a guest can call. Its text costs fuel by the byte and is looked at where it
+/// lies in the guest's memory, so that no guest makes the host copy for nothing.
+pub(crate) fn add_log(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    let mut log = linker.instance("merganser:plugin/log@1.0.0")?;
+    log.func_wrap("write", |mut store: StoreContextMut<'_, Guest>, (level, message): (Level, WasmStr)| {
+        let (bytes, line) = {
+            let text = message.to_str(&store)?;
+            (text.len() as u64, printable(&text, store.data().log_line_bytes_max))
+        };
+        let left = store.get_fuel()?;
+        store.set_fuel(left.saturating_sub(LOG_CALL_FUEL + bytes * LOG_BYTE_FUEL))?;
+        if left <= LOG_CALL_FUEL + bytes * LOG_BYTE_FUEL {
+            return Err(Trap::OutOfFuel.into());
+        }
+        store.data_mut().log(level, line);
+        Ok(())
+    })
+}
+
+impl Guest {
+    fn log(&mut self, level: Level, line: String) {
         if level == Level::Error {
             self.last_error = Some(line.clone());
         }
         if self.log_lines_left > 0 {
             self.log_lines_left -= 1;
-            forward(&self.plugin, level, &line);
+            self.forward(level, &line);
         } else {
             self.log_lines_hidden += 1;
             self.log_tail = Some((level, line));
         }
     }
-}
 
-fn forward(plugin: &PluginHash, level: Level, line: &str) {
-    match level {
-        Level::Debug => tracing::debug!(target: "merganser::plugin", %plugin, "{line}"),
-        Level::Info => tracing::info!(target: "merganser::plugin", %plugin, "{line}"),
-        Level::Warn => tracing::warn!(target: "merganser::plugin", %plugin, "{line}"),
-        Level::Error => tracing::error!(target: "merganser::plugin", %plugin, "{line}"),
+    /// To the node's log, as far as this plugin's rate allows.
+    fn forward(&self, level: Level, line: &str) {
+        let plugin = &self.plugin;
+        let Some(dropped) = self.log_rate.take(Instant::now()) else { return };
+        if dropped > 0 {
+            tracing::warn!(target: "merganser::plugin", %plugin, dropped, "plugin_log_dropped");
+        }
+        match level {
+            Level::Debug => tracing::debug!(target: "merganser::plugin", %plugin, "{line}"),
+            Level::Info => tracing::info!(target: "merganser::plugin", %plugin, "{line}"),
+            Level::Warn => tracing::warn!(target: "merganser::plugin", %plugin, "{line}"),
+            Level::Error => tracing::error!(target: "merganser::plugin", %plugin, "{line}"),
+        }
     }
-}
-
-/// At most so many bytes of the text, cut between characters.
-pub(crate) fn first_bytes(text: &str, bytes_max: usize) -> String {
-    text[..text.floor_char_boundary(bytes_max)].to_owned()
 }

@@ -39,6 +39,7 @@ pub use config::{
     Cluster, Config, ConfigError, KEYS, Key, Limits, Listen, Log, LogFormat, Member, Node, Secret, Storage,
 };
 pub use error::Error;
+pub use resolve::COMPILE_COMMAND;
 pub use run::{Running, run_within, serve, start};
 pub use set_aside::NotSetAside;
 pub use surroundings::{Network, Surroundings};

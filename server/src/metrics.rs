@@ -49,6 +49,7 @@ counters! {
     plugin_calls: "Plugin calls made.",
     plugin_calls_failed: "Of these, calls without an answer.",
     plugin_calls_refused: "Plugin calls refused because the queue was full or a breaker open.",
+    plugin_host_failures: "Plugin calls and loads that this node could not run: no memory, or a panic of the engine. Alarm.",
     plugin_breakers_tripped: "Times a breaker of a keyspace and plugin tripped.",
     plugin_loads: "Plugins compiled.",
     notices_read_repair: "Replicas that lagged and were sent the newer state.",

@@ -55,6 +55,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 pub fn serve(mut config: Config) -> Result<(), Error> {
     config.check()?;
     let _telemetry = telemetry::start(&config.log)?;
+    resolve::compile_in_children(&config.storage.dir, config.limits.plugin_threads)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     {
         let _within = runtime.enter();

@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
-use merganser_plugin_host::{Host, Limits, Loaded};
+use merganser_plugin_host::Loaded;
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -53,8 +53,7 @@ pub(super) fn run(args: BuildArgs, output: Output) -> Result<Exit> {
 
 /// What a node would say to these bytes.
 pub(super) fn load(module: &[u8]) -> Result<Loaded> {
-    let host = Host::new(Limits::default())?;
-    let loaded = host.load(module).map_err(|error| {
+    let loaded = super::host()?.load(module).map_err(|error| {
         let hint = "begin from `merganser plugin new`, or read docs/plugins.md";
         Failure::new("refused", format!("a node would refuse it: {error}"), hint)
     });

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::Args;
 use merganser_plugin_host::{
-    Host, KeyInfo, Limits,
+    KeyInfo,
     laws::{self, Corpus, Counterexample, Finding, Report, Verdict},
 };
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub(crate) struct CheckArgs {
 
 pub(super) fn run(args: CheckArgs, output: Output) -> Result<Exit> {
     let (path, module) = super::module(&args.path, output)?;
-    let host = Host::new(Limits::default())?;
+    let host = super::host()?;
     let loaded = host.load(&module).map_err(|error| {
         let hint = "begin from `merganser plugin new`, or read docs/plugins.md";
         Failure::new("refused", format!("a node would refuse {}: {error}", path.display()), hint)
@@ -68,6 +68,24 @@ pub(super) fn run(args: CheckArgs, output: Output) -> Result<Exit> {
         },
     )?;
     Ok(if report.refused() { Exit::Error } else { Exit::Ok })
+}
+
+/// Cases for each law before an upload: enough for what is plainly unlawful, in a second or two.
+const CASES_BEFORE_PUSH: u32 = 50;
+
+/// Refuses to upload what breaks a law. Nodes do not ask again: a plugin that is pushed `--unchecked` is the operator's.
+pub(super) fn before_push(module: &[u8]) -> Result<()> {
+    let host = super::host()?;
+    let loaded = host.load(module).map_err(|error| {
+        let hint = "begin from `merganser plugin new`, or read docs/plugins.md";
+        Failure::new("refused", format!("a node would refuse it: {error}"), hint)
+    })?;
+    let report = laws::check(&host, &loaded.hash, &Corpus::default(), 1, CASES_BEFORE_PUSH);
+    if report.refused() {
+        let hint = "correct it with `merganser plugin check`; `--unchecked` uploads it all the same";
+        return Err(Failure::new("unlawful", format!("it breaks a law:\n{report}"), hint).into());
+    }
+    Ok(())
 }
 
 /// Files as they are, directories as the files in them, in the order of their names.

@@ -21,6 +21,7 @@ use crate::{
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use merganser_client::proto;
+use merganser_plugin_host::{Compiler, Host, Limits};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,9 @@ struct PushArgs {
     /// The name under which keyspaces refer to it [default: the one it gives itself].
     #[arg(long)]
     name: Option<String>,
+    /// Upload it whatever the laws say, and without asking them.
+    #[arg(long)]
+    unchecked: bool,
 }
 
 pub(crate) fn run(args: PluginArgs, global: &Global, output: Output) -> Result<Exit> {
@@ -80,8 +84,18 @@ fn module(path: &Path, output: Output) -> Result<(PathBuf, Vec<u8>)> {
     Ok((artifact, module))
 }
 
+/// The engine of a node; it compiles in a child process too, so that no module takes this program with it.
+fn host() -> Result<Host> {
+    let program = std::env::current_exe()?;
+    let compiler = Compiler::Child { program, args: vec![merganser_server::COMPILE_COMMAND.into()] };
+    Ok(Host::with(Limits::default(), compiler, None)?)
+}
+
 async fn push(args: PushArgs, global: &Global, output: Output) -> Result<Exit> {
     let (_, module) = module(&args.path, output)?;
+    if !args.unchecked {
+        check::before_push(&module)?;
+    }
     let admin = global.admin().await?;
     let bar = output.bar(module.len() as u64, "{bar:32} {bytes}/{total_bytes} {wide_msg}");
     bar.set_message("uploading");

@@ -10,14 +10,13 @@ use crate::event::{Effect, Effects, Record, StorageFailure, WriteOp};
 use crate::id::{ClientTicket, Millis, NodeId, PluginHash};
 use crate::message::Message;
 use crate::node::{Node, Purpose};
-use crate::plugin::PluginFacts;
+use crate::plugin::{MODULE_BYTES_MAX, PluginFacts};
 use crate::storage_key;
 use bytes::{Bytes, BytesMut};
+use std::collections::BTreeSet;
 
 /// Bytes of a module in one message.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Largest module that is fetched from a peer.
-const MODULE_BYTES_MAX: u64 = 64 << 20;
 
 /// A module that is not ready here yet.
 pub(super) struct Loading {
@@ -41,7 +40,12 @@ impl Node {
         let k = &self.keyspaces;
         let missing = |hash: &&PluginHash| !k.ready.contains(*hash) && !k.loading.contains_key(*hash);
         let live = k.catalog.plugins.values().filter(|plugin| !plugin.removed).map(|plugin| &plugin.hash);
-        let hashes: Vec<PluginHash> = live.filter(missing).copied().collect();
+        let mut hashes: Vec<PluginHash> = live.filter(missing).copied().collect();
+        // What keyspaces ask is compiled before what nothing uses yet.
+        let entries = k.catalog.keyspaces.values();
+        let asked: BTreeSet<PluginHash> =
+            entries.filter_map(|entry| entry.settings.policy.plugin()).map(|plugin| plugin.hash).collect();
+        hashes.sort_by_key(|hash| !asked.contains(hash));
         for hash in hashes {
             self.keyspaces.loading.insert(hash, Loading::new(true));
             let ticket = self.ticket(Purpose::Module(hash));

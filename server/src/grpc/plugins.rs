@@ -20,6 +20,9 @@ const UPLOADS_MAX: usize = 4;
 /// An upload that sends nothing for so long is given up.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A whole upload that takes longer is given up, however steadily it trickles: its place is another's turn.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// See the head of this file.
 pub(crate) struct PluginsService {
     shared: Shared,
@@ -124,7 +127,13 @@ impl Plugins for PluginsService {
         request: Request<Streaming<UploadRequest>>,
     ) -> Result<Response<UploadReply>, Status> {
         let _slot = self.uploads.acquire().await.map_err(|_| gone())?;
-        let (name, module) = self.receive(&mut request.into_inner()).await?;
+        let mut parts = request.into_inner();
+        let received = tokio::time::timeout(UPLOAD_TIMEOUT, self.receive(&mut parts)).await;
+        let slow = |_| {
+            let limit = UPLOAD_TIMEOUT.as_secs();
+            Status::deadline_exceeded(format!("the upload took more than {limit} s; send it faster"))
+        };
+        let (name, module) = received.map_err(slow)??;
         let view = self.one(AdminRequest::UploadPlugin { name, module }).await?;
         let directory = &self.shared.directory;
         Ok(Response::new(UploadReply {

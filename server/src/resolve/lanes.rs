@@ -7,6 +7,7 @@
 //! fills the room of the others. Absent: threads, clocks.
 
 use super::Lane;
+use super::poison::Subject;
 use merganser_core::id::Ticket;
 use merganser_plugin_host::Call;
 use parking_lot::{Condvar, Mutex};
@@ -23,6 +24,9 @@ const PACES_MAX: usize = 1_024;
 pub(super) struct Job {
     pub(super) ticket: Ticket,
     pub(super) call: Call,
+    pub(super) subject: Subject,
+    /// Its outcome decides whether a breaker closes.
+    pub(super) is_probe: bool,
 }
 
 pub(super) struct Lanes {
@@ -152,6 +156,10 @@ impl Lanes {
         self.state.lock().bytes
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        !self.state.lock().closed
+    }
+
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
         self.arrived.notify_all();
@@ -175,7 +183,8 @@ mod tests {
 
     fn push(lanes: &Lanes, keyspace: &str, ticket: u64) {
         let call = Call::Validate { key: KeyInfo::default(), value: Bytes::from(vec![0; 10]) };
-        lanes.push(lane(keyspace), Job { ticket: Ticket(ticket), call });
+        let subject = Subject::of(&call);
+        lanes.push(lane(keyspace), Job { ticket: Ticket(ticket), call, subject, is_probe: false });
     }
 
     fn next(lanes: &Lanes) -> Option<u64> {
