@@ -221,7 +221,16 @@ impl Shared {
             return;
         };
         self.metrics.plugin_loads.add(1);
-        let result = self.host.load(built_in.wasm).map(convert::facts).map_err(|error| error.to_string());
+        let result = self.host.load(built_in.wasm);
+        if let Err(error) = &result
+            && error.is_passing()
+        {
+            // The next call that needs it tries again.
+            self.metrics.plugin_host_failures.add(1);
+            tracing::warn!(plugin = built_in.name, %error, "plugin_load_put_off");
+            return;
+        }
+        let result = result.map(convert::facts).map_err(|error| error.to_string());
         if let Err(error) = &result {
             tracing::error!(plugin = built_in.name, %error, "built_in_refused");
         }
@@ -261,8 +270,7 @@ static HOST: OnceLock<Result<Arc<Host>, String>> = OnceLock::new();
 /// For a process that is one node: plugins are compiled in children of this program, and native code is kept in this
 /// directory. To be called before the node starts; a process that never calls it compiles on the loader's thread.
 pub(crate) fn compile_in_children(dir: &Path, threads: u32) -> Result<(), Error> {
-    let program = std::env::current_exe()?;
-    let compiler = Compiler::Child { program, args: vec![COMPILE_COMMAND.into()] };
+    let compiler = Compiler::this_program(COMPILE_COMMAND)?;
     let made = || {
         let cache = Cache::open(&dir.join(NATIVE_DIR))?;
         Host::with(limits(threads), compiler, Some(cache))

@@ -86,8 +86,7 @@ fn module(path: &Path, output: Output) -> Result<(PathBuf, Vec<u8>)> {
 
 /// The engine of a node; it compiles in a child process too, so that no module takes this program with it.
 fn host() -> Result<Host> {
-    let program = std::env::current_exe()?;
-    let compiler = Compiler::Child { program, args: vec![merganser_server::COMPILE_COMMAND.into()] };
+    let compiler = Compiler::this_program(merganser_server::COMPILE_COMMAND)?;
     Ok(Host::with(Limits::default(), compiler, None)?)
 }
 
