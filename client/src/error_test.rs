@@ -128,7 +128,7 @@ fn every_detail_becomes_its_own_variant_with_its_facts() {
         (
             problem(Code::FailedPrecondition, Detail::Unresolved(v1::Unresolved { reason: "trap".into() })),
             "unresolved",
-            "siblings are unresolved: trap",
+            "the key is unresolved: trap",
         ),
         (
             problem(Code::FailedPrecondition, Detail::ClockSkew(v1::ClockSkew { ahead_ms: 900 })),

@@ -16,7 +16,10 @@ pub(super) fn on_state(history: &History, state: &KeyState) -> Check {
     let KeyState::Causal(siblings) = state else { return Ok(()) };
     for (dot, _) in siblings.iter() {
         let seen_by = history.superseders.get(dot).map_or(&[][..], Vec::as_slice);
-        if let Some(later) = seen_by.iter().find(|later| siblings.seen().contains(**later)) {
+        let is_known = |later: &&Dot| {
+            siblings.seen().contains(**later) && !by_hearsay(history, siblings.seen(), **later)
+        };
+        if let Some(later) = seen_by.iter().find(is_known) {
             let live = siblings.iter().any(|(other, _)| other == later);
             let property = if live { "C5" } else { "C4" };
             let (old, new) = (history.name(*dot), history.name(*later));
@@ -24,6 +27,14 @@ pub(super) fn on_state(history: &History, state: &KeyState) -> Check {
         }
     }
     Ok(())
+}
+
+/// Whether a context may name a write whose own context its holder never met: contexts that clients are told name what is
+/// dead where they are told (`version::fill`). Then something that had seen the write is not known here yet, and what that
+/// had seen goes once it is.
+fn by_hearsay(history: &History, seen: &DotSet, dot: Dot) -> bool {
+    let seen_by = history.superseders.get(&dot).map_or(&[][..], Vec::as_slice);
+    seen_by.iter().any(|later| !seen.contains(*later))
 }
 
 /// A node lets go of what it holds of a key: nothing of it may be live by then.

@@ -7,7 +7,7 @@
 
 use super::{Check, Final, broken, c1_no_lost_ack::ids_of};
 use crate::history::{END, History, KeyIndex};
-use merganser_core::version::{KeyState, codec};
+use merganser_core::version::{DoneSet, KeyState, codec};
 use std::collections::BTreeSet;
 
 /// Whether all replicas of a key hold the same.
@@ -24,15 +24,18 @@ fn same(history: &History, key: KeyIndex, left: &KeyState, right: &KeyState) -> 
             };
             codec::digest(left) == codec::digest(right) && ids(a) == ids(b)
         }
-        _ => without_expired(left) == without_expired(right),
+        _ => comparable(left) == comparable(right),
     }
 }
 
-/// Bytes of what has expired are let go of by each replica in its own time.
-fn without_expired(state: &KeyState) -> KeyState {
+/// Each replica lets go of expired bytes, and of requests that nobody retries any more, in its own time; neither is causality (R10).
+fn comparable(state: &KeyState) -> KeyState {
     let mut state = state.clone();
     state.drop_expired(END);
-    state
+    match state {
+        KeyState::Causal(siblings) => KeyState::Causal(siblings.with_done(DoneSet::default())),
+        other => other,
+    }
 }
 
 pub(super) fn at_end(history: &History, end: &Final) -> Check {
