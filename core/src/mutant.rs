@@ -77,14 +77,16 @@ pub enum Mutant {
     AsideStopsOthers,
     /// A request that lay somewhere until whoever asked had given it up is carried out.
     LateRequestIsDone,
+    /// A stand-in that begins from nothing vouches for all that its actor ever did to a key.
+    StandInVouchesForAll,
     /// A request that was carried out, and whose version was replaced since, is carried out once more where its coordinator's own memory does not know it.
     RetryElsewhereTakesEffect,
 }
 
 impl Mutant {
     /// All that a simulation must notice. `PutWaitsForJoin`, `UnvalidatedJoins` and `AsideStopsOthers` are noticed by core's own
-    /// stories of whole clusters (`replica/tend_test`).
-    pub const ALL: [Mutant; 31] = [
+    /// stories of whole clusters (`replica/tend_test`), `RetryElsewhereTakesEffect` by runs of repeats.
+    pub const ALL: [Mutant; 32] = [
         Mutant::AckBeforeDurable,
         Mutant::AckWithoutOwnWrite,
         Mutant::StableActor,
@@ -116,5 +118,6 @@ impl Mutant {
         Mutant::FlapsOnOwnPause,
         Mutant::ExciseBeforeRefill,
         Mutant::LateRequestIsDone,
+        Mutant::StandInVouchesForAll,
     ];
 }
