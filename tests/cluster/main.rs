@@ -11,6 +11,7 @@ mod hostile;
 mod programs;
 mod trace;
 mod tree;
+mod unread;
 
 use merganser_client::Client;
 use std::{path::Path, process::Output, time::Duration};
